@@ -1,0 +1,72 @@
+# Each target is enough on a fresh clone: what it needs is installed into .venv first, once.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+.PHONY: help setup demo test check bench soak wheel wheel-check clean
+
+help:
+	@echo "make demo         a simulated robot learns what its movements do, in about a minute"
+	@echo "make test         the tests"
+	@echo "make check        format, lint, types, tests: what every change must pass"
+	@echo "make bench        the measurements of speed and learning, one JSON line each"
+	@echo "make soak         the tests that take minutes"
+	@echo "make wheel        dist/*.whl;  make wheel-check installs it alone and runs it"
+	@echo "make setup        only install;  make clean removes all that was made"
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(PYTHON) does not run or is older than Python 3.11; name a newer one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Installing into .venv, once; torch is large, so the first time takes minutes ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/babble demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest -W error
+
+check: $(READY)
+	@$(BIN)/ruff format --quiet --check . || { echo "Some files are not formatted; run $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/pyright
+	@$(MAKE) --no-print-directory test
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/throughput.py
+	@$(BIN)/python benchmarks/first_life.py --seed 0 --world dot
+	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies
+
+soak: $(READY)
+	@$(BIN)/python -m pytest -W error -m soak || { status=$$?; test $$status -eq 5 && echo "There are no soak tests yet." || exit $$status; }
+
+wheel: $(READY)
+	@rm -rf build dist
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
+
+# The wheel alone in an environment of its own, which borrows the dependencies of .venv but not our source tree.
+wheel-check: wheel
+	@set -e; here=$$(pwd); empty=$$(mktemp -d); trap 'rm -rf "$$empty"' EXIT; \
+	$(BIN)/python -m venv --without-pip "$$empty/env"; \
+	$(PIP) --python "$$empty/env/bin/python" install --no-deps --no-index dist/*.whl; \
+	site=$$("$$empty/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	"$$here/$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$site/borrowed.pth"; \
+	mkdir "$$empty/elsewhere"; cd "$$empty/elsewhere"; \
+	"$$empty/env/bin/python" -c 'import motorbabble, sys; assert motorbabble.__file__.startswith(sys.prefix), motorbabble.__file__'; \
+	"$$empty/env/bin/babble" --help > /dev/null; \
+	"$$empty/env/bin/babble" recipes > /dev/null; \
+	echo "The wheel works alone."
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

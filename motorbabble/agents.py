@@ -1,0 +1,262 @@
+"""Whole robots with a mind, ready to run: `learn`, and the mission's constructors. Each is a few lines over `live`."""
+
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from motorbabble.analysis.card import Card, make_card
+from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Action, ActionSpace, Event, Observation, Selector, Situation, Step, Study, Window
+from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
+from motorbabble.life import History, live, look
+from motorbabble.selectors import LeastTriedSelector, RandomDurationSelector, RandomSelector, UncertaintySelector
+from motorbabble.world_models.base import WorldModel
+from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
+
+if TYPE_CHECKING:
+    from motorbabble.robots.interface import RobotInterface
+
+SELECTORS: dict[str, Callable[[int], Selector]] = {
+    "uncertainty": UncertaintySelector,
+    "random": RandomSelector,
+    "random_duration": RandomDurationSelector,
+    "least_tried": LeastTriedSelector,
+}
+
+HELD_OUT_STRETCH, HELD_OUT_EVERY = 12, 8  # steps in a stretch; one stretch in so many is kept for the exam
+
+
+def learn(
+    robot: "RobotInterface",
+    model: str | WorldModel = "latent",
+    selector: str | Selector = "uncertainty",
+    steps: int | None = 600,
+    seed: int = 0,
+    *,
+    preset: str = "tiny",
+    seconds: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    holds_out: Callable[[Observation], bool] | None = None,
+    learner: LearnerConfig = ONLINE,
+    stop: Flag | None = None,
+    **overrides: Any,
+) -> "Run":
+    """A robot that learns while it lives: iterate the Run for its Step and Study events.
+
+    `model`: "latent", or any WorldModel; `selector`: a name or any function of a Situation; `steps` of the robot and
+    `seconds` of life end the run, whichever comes first. `holds_out` keeps moments out of everything learned from;
+    unless given, every eighth stretch of 12 steps is kept for `run.card()`. Further keywords set fields of the learner's
+    or the model's configuration by name: `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
+    """
+    for name, value in (("steps", steps), ("seconds", seconds)):
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"{name} is {value}; a life needs a positive number of {name}, or None for no limit")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if isinstance(model, str):
+        if model != "latent" or preset not in PRESETS:
+            raise ConfigurationError(f"there is no model {model!r} with preset {preset!r}; choose latent, with one of {sorted(PRESETS)}, or give a WorldModel")
+        known = _names(ONLINE) | _names(PRESETS[preset])
+        config = _override(PRESETS[preset], overrides)
+        model = _model_for(robot, config)
+    else:
+        known = _names(ONLINE)
+    if unknown := set(overrides) - known:
+        raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}; choose one of {sorted(known)}")
+    if isinstance(selector, str):
+        if selector not in SELECTORS:
+            raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
+        selector = SELECTORS[selector](seed)
+    mind = Learner(model.to(place), _override(learner, overrides), seed, holds_out or HeldOutStretches())
+    return Run(robot, mind, selector, steps, seconds, stop)
+
+
+class Run:
+    """A life in progress. Iterate it; look at it at any time; ask it for its card when enough was lived."""
+
+    def __init__(
+        self, robot: "RobotInterface", learner: Learner, select: Selector, steps: int | None, seconds: float | None, stop: Flag | None = None
+    ):
+        self.robot, self.learner, self.select = robot, learner, select
+        self.steps, self.seconds, self.stop = steps, seconds, stop or Flag()
+        self.lived: deque[Step] = deque(maxlen=learner.config.replay.capacity)
+        self.progress = Progress()
+        self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting; not what the caller does in between
+        self._events = live(robot, select, learner, self.stop, steps=steps)
+
+    @property
+    def world_model(self) -> WorldModel:
+        return self.learner.world_model
+
+    @property
+    def action_space(self) -> ActionSpace:
+        return self.robot.action_space
+
+    @property
+    def window(self) -> Window:
+        """The newest frames and the actions between them, as the model wants them."""
+        if not self.lived:
+            raise ConfigurationError("nothing was lived yet, so there is no window; iterate the run first")
+        history = History(self.action_space, self.world_model.history)
+        for step in list(self.lived)[-self.world_model.history :]:
+            history.add(step.observation)
+            history.acted(step.executed)
+        return history.window()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            began = time.monotonic()
+            event = next(self._events, None)
+            self.elapsed += time.monotonic() - began
+            if event is None:
+                return
+            if isinstance(event, Step):
+                self.lived.append(event)
+            else:
+                self.progress.add(event, len(self.lived), self.elapsed)
+            if self.seconds is not None and self.elapsed >= self.seconds:
+                self.stop.set()
+            yield event
+
+    def card(self, test: Sequence[Step] | None = None, name: str = "") -> Card:
+        """How well it understands, on `test` steps, or on the stretches of its own life that it never learned from."""
+        lived = list(self.lived)
+        if test is None:
+            held = self.learner.holds_out
+            test = [step for step in lived if isinstance(held, HeldOutStretches) and held.holds(step.index)]
+            lived = [step for step in lived if not (isinstance(held, HeldOutStretches) and held.holds(step.index))]
+            if len(test) < 4:
+                need = HELD_OUT_STRETCH * (HELD_OUT_EVERY - 1) + 4
+                raise ConfigurationError(f"{len(self.lived)} steps were lived and {len(test)} held out, too few for a card; live {need}, or give test steps")
+        return make_card(self.world_model, self.action_space, lived, test, robot=self.robot, name=name, curve=self.progress.curve)
+
+
+class HeldOutStretches:
+    """True for every moment of one stretch in eight: whole stretches, so that neighbours in time are held out together."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def __call__(self, observation: Observation) -> bool:
+        self.looks += 1
+        return self.holds(self.looks - 1)
+
+    def holds(self, step: int) -> bool:
+        return step // HELD_OUT_STRETCH % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+class Progress:
+    """How skill rises, from predictions scored before anything was learned from their outcome.
+
+    A running ratio of the model's error to copy-last's, over the newest moved transitions (about 20 of them).
+    """
+
+    def __init__(self):
+        self.error, self.copy, self.skill = 0.0, 0.0, 0.0
+        self.curve: list[tuple[float, int, float]] = []  # seconds of life, robot steps, skill
+
+    def add(self, study: Study, steps: int, seconds: float) -> None:
+        copy = study.losses.get("fresh_copy_error", 0.0)
+        if copy > 1e-6:
+            self.error = 0.95 * self.error + study.losses["fresh_error"]
+            self.copy = 0.95 * self.copy + copy
+            self.skill = 1 - self.error / self.copy
+        self.curve.append((seconds, steps, self.skill))
+
+
+class RobotRunner:
+    """Acts without learning: no network, no checkpoint; counts what was done and how long it took."""
+
+    def __init__(self, robot: "RobotInterface", action_selector: Selector):
+        self.robot, self.action_selector = robot, action_selector
+        self.counts: Counter[str] = Counter()
+        self.started_ns: list[int] = []
+        self.durations: list[float] = []  # seconds
+
+    def run(self, max_steps: int | None = None, stop: Flag | None = None) -> dict[str, float]:
+        """Act until `max_steps`, `stop` or the end of a recording; returns `statistics()`."""
+        for event in live(self.robot, self.action_selector, stop=stop, steps=max_steps):
+            if isinstance(event, Step):
+                self.counts[self.robot.action_space.label(event.executed)] += 1
+                self.started_ns.append(event.started_ns)
+                self.durations.append((event.ended_ns - event.started_ns) / 1e9)
+        return self.statistics()
+
+    def statistics(self) -> dict[str, float]:
+        """Counts and shares of each action, seconds per action and between actions."""
+        total = sum(self.counts.values())
+        intervals = [(b - a) / 1e9 for a, b in zip(self.started_ns, self.started_ns[1:], strict=False)]
+        return {
+            "steps": total,
+            **{f"count/{label}": count for label, count in self.counts.items()},
+            **{f"share/{label}": count / total for label, count in self.counts.items()},
+            **timing("action_timing/{}_duration", self.durations),
+            **timing("action_timing/{}_interval", intervals),
+        }
+
+
+def timing(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """Mean, median, min, max and std under `name` with its place filled; nothing for no values."""
+    if not seconds:
+        return {}
+    of = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max, "std": statistics.pstdev}
+    return {name.format(key): float(measure(seconds)) for key, measure in of.items()}
+
+
+class AutoencoderLatentPredictorWorldModel:
+    """The mission's face of the latent world model: give it a robot, call `main_loop`.
+
+    `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`.
+    """
+
+    def __init__(self, robot_interface: "RobotInterface", *, action_selector: str | Selector = "uncertainty", seed: int = 0, **settings: Any):
+        self.robot = robot_interface
+        self.life = learn(robot_interface, "latent", action_selector, None, seed, **settings)
+
+    @property
+    def world_model(self) -> WorldModel:
+        return self.life.world_model
+
+    def main_loop(self, max_steps: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
+        """Look, learn, choose, act; until `max_steps`, the end of a recording, or Ctrl+C. Called again, life goes on."""
+        target = None if max_steps is None else len(self.life.lived) + max_steps
+        for event in self.life:
+            if on_event:
+                on_event(event)
+            if isinstance(event, Step) and target is not None and event.index + 1 >= target:
+                return
+
+
+def _model_for(robot: "RobotInterface", config: AutoencoderLatentPredictorWorldModelConfig) -> LatentWorldModel:
+    height, width, _ = look(robot).image.shape
+    return LatentWorldModel((height, width), robot.action_space.size, config)
+
+
+def _names(config: Any) -> set[str]:
+    """Names of every plain field of a configuration and of those inside it."""
+    found: set[str] = set()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        found |= _names(value) if is_dataclass(value) else {field.name}
+    return found
+
+
+def _override(config: Any, values: dict[str, Any]) -> Any:
+    """The configuration with every field of that name, wherever it stands, set anew."""
+    changes = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            changes[field.name] = _override(value, values)
+        elif field.name in values:
+            changes[field.name] = values[field.name]
+    return replace(config, **changes)

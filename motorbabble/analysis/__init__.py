@@ -1,0 +1,1 @@
+"""Whether it has understood: the card, and the numbers behind it."""

@@ -1,0 +1,259 @@
+"""The card: what a world model learned and what it did not, in numbers with floors, in sentences and in pictures.
+
+`test` should be steps the model never learned from; the floors are made from `lived`, the stream it did learn from.
+The sentences (verdict.py) and the page (page.py) are made from the numbers alone, so they never say more than card.json.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from motorbabble.analysis.floors import Shift, floors_of, mean_frame
+from motorbabble.analysis.page import Film, Scene, page
+from motorbabble.analysis.scores import (
+    Journey,
+    Predict,
+    Tally,
+    Trial,
+    above,
+    candidates_of,
+    effective_horizon,
+    horizon_curve,
+    journeys_of,
+    mse,
+    nearest,
+    predicted,
+    skill,
+    spearman,
+    tally,
+    trials_of,
+)
+from motorbabble.analysis.verdict import sentences_of
+from motorbabble.errors import ConfigurationError
+from motorbabble.experience import ActionSpace, Step, Window
+from motorbabble.figures import to_uint8
+from motorbabble.robots.interface import KnowsItsObjects
+from motorbabble.world_models.base import WorldModel
+
+FORMAT = 1
+_PICTURES = 64  # imagined in one call; more would only cost memory
+_FRAMES = 64  # looked at for the reconstruction skill
+_SCENES = 6
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    numbers: Mapping[str, Any]  # what to_json returns; docs/card.md explains every one
+    scenes: Sequence[Scene] = ()
+    films: Sequence[Film] = ()
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model's own scores: `card.model["skill_moved"]`."""
+        return self.numbers["scores"]["model"]
+
+    def to_json(self) -> dict:
+        return dict(self.numbers)
+
+    def sentences(self) -> list[str]:
+        return sentences_of(self.numbers)
+
+    def to_html(self) -> str:
+        return page(self.name, self.numbers, self.sentences(), self.scenes, self.films)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write card.json and card.html there, each whole or not at all; returns the page's path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "card.json", json.dumps(self.to_json(), indent=1, allow_nan=False))
+        _write(folder / "card.html", self.to_html())
+        return folder / "card.html"
+
+
+def make_card(
+    world_model: WorldModel,
+    action_space: ActionSpace,
+    lived: Sequence[Step],
+    test: Sequence[Step],
+    *,
+    robot: KnowsItsObjects | Any | None = None,
+    name: str = "",
+    curve: Sequence[tuple[float, int, float]] = (),
+) -> Card:
+    """Score a model on `test` beside the four floors made from `lived`.
+
+    robot: measures object errors when it can `locate` things; any other robot, or None, leaves them out.
+    curve: (seconds of learning, robot steps, skill on moved transitions) as it was measured while learning.
+    The model is scored in eval mode without gradients and left as it was found.
+    """
+    trials = trials_of(test, action_space, world_model.history)
+    if not trials:
+        raise ConfigurationError(f"the {len(test)} test steps hold no two consecutive ones of an episode; give at least two steps in a row")
+    journeys = journeys_of(test, action_space, world_model.history)
+    locator = robot if callable(getattr(robot, "locate", None)) and callable(getattr(robot, "distance", None)) else None
+    floors = floors_of(lived, action_space)
+    labels = [action_space.label(action) for action in action_space.candidates(8)]
+    with thinking(world_model):
+        imagine = picturing(world_model)
+        tallies = {who: tally(predict, trials, action_space, locator) for who, predict in {"model": imagine, **floors}.items()}
+        horizons = {who: horizon_curve(predict, journeys) for who, predict in {"model": imagine, **floors}.items()}
+        unsure = np.array([_uncertainty(world_model, trial) for trial in trials])
+        moving = tallies["copy_last"].where(tallies["copy_last"].moved)
+        change = float(moving.error.mean()) if len(moving) else None
+        scores = {who: _scores(tallies[who], horizons[who], labels, change) for who in tallies}
+        stills = [horizons[who] for who in ("copy_last", "mean_frame", "black")]
+        scores["model"]["horizon_above_stills"] = effective_horizon(above(horizons["model"], *stills))
+        _add_reconstruction(scores, world_model, trials, mean_frame(lived))
+        scenes = [_scene(imagine, trial, action_space, labels) for trial in _telling(trials, tallies["model"])]
+        films = _films(imagine, journeys)
+    numbers = {
+        "format": FORMAT,
+        "name": name,
+        "actions": labels,
+        "chance": 1 / len(labels),
+        "lived_steps": len(lived),
+        "trials": len(trials),
+        "trials_moved": sum(trial.moved for trial in trials),
+        "horizon_starts": [sum(len(j.plan) >= h for j in journeys) for h in range(1, len(horizons["model"]) + 1)],
+        "scores": scores,
+        "shifts_px": {label: list(shift) for label, shift in zip(labels, _shifts(floors), strict=True)},
+        "uncertainty": _uncertainty_numbers(unsure, tallies["model"], labels),
+        "curve": [[float(seconds), int(steps), None if value is None or not np.isfinite(value) else float(value)] for seconds, steps, value in curve],
+    }
+    return Card(name, numbers, scenes, films)
+
+
+@contextmanager
+def thinking(world_model: WorldModel) -> Iterator[None]:
+    """Eval mode and no gradients inside; every part's own mode as it was afterwards."""
+    modes = [(part, part.training) for part in world_model.modules()]
+    world_model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def picturing(world_model: WorldModel) -> Predict:
+    """The model wearing the face that the floors wear."""
+
+    def predict(window: Window, plans: np.ndarray) -> np.ndarray:
+        at_once = max(1, _PICTURES // plans.shape[1])
+        parts = [world_model.imagine(window, plans[first : first + at_once]).images for first in range(0, len(plans), at_once)]
+        return np.concatenate([part.float().cpu().numpy() for part in parts if part is not None]).transpose(0, 1, 3, 4, 2)
+
+    return predict
+
+
+def _uncertainty(world_model: WorldModel, trial: Trial) -> float:
+    return float(world_model.imagine(trial.window, trial.action[None, None], pictures=False).uncertainty[0, 0])
+
+
+def _scores(scored: Tally, horizon: list[float | None], labels: Sequence[str], change: float | None) -> dict:
+    return {
+        **scored.to_json(change),
+        "moved": scored.where(scored.moved).to_json(change),
+        "stayed": scored.where(~scored.moved).to_json(change),
+        "by_action": {label: scored.where(scored.action == index).to_json(change) for index, label in enumerate(labels)},
+        "horizon": horizon,
+        "skill_horizon_8": horizon[7] if len(horizon) > 7 else None,
+        "effective_horizon": effective_horizon(horizon),
+        "reconstruction_skill": None,
+    }
+
+
+def _add_reconstruction(scores: dict, world_model: WorldModel, trials: Sequence[Trial], mean: np.ndarray) -> None:
+    """Against the mean frame. Copy-last and the shift floor reconstruct nothing, so they keep None."""
+    picks = np.unique(np.linspace(0, len(trials) - 1, _FRAMES).round().astype(int))
+    seen = reference = dark = 0.0
+    for frame in (trials[pick].truth for pick in picks):
+        seen += float(mse(world_model.reconstruct(frame[None])[0].float().cpu().numpy().transpose(1, 2, 0).clip(0, 1), frame))
+        reference += float(mse(mean, frame))
+        dark += float(mse(np.zeros_like(mean), frame))
+    for who, error in {"model": seen, "mean_frame": reference, "black": dark}.items():
+        scores[who]["reconstruction_skill"] = skill(error, reference)
+
+
+def _shifts(floors: Mapping[str, Predict]) -> Sequence[tuple[int, int]]:
+    shift = floors["shift"]
+    assert isinstance(shift, Shift)
+    return shift.shifts
+
+
+def _uncertainty_numbers(unsure: np.ndarray, scored: Tally, labels: Sequence[str]) -> dict:
+    within = [(spearman(unsure[mine], scored.error[mine]), int(mine.sum())) for mine in (scored.action == index for index in range(len(labels)))]
+    told = [(rho, count) for rho, count in within if rho is not None]
+    return {
+        "mean_nats": float(unsure.mean()) if np.isfinite(unsure).all() else None,
+        "spearman": spearman(unsure, scored.error),
+        "spearman_within_action": sum(rho * count for rho, count in told) / sum(count for _, count in told) if told else None,
+        "points": [[float(u), float(e), labels[a]] for u, e, a in zip(unsure, scored.error, scored.action, strict=True) if np.isfinite(u)][:400],
+    }
+
+
+def _telling(trials: Sequence[Trial], scored: Tally) -> list[Trial]:
+    """Six trials worth looking at: every action in turn, those that moved first, spread over the test, good and bad as they come."""
+    queues = []
+    for moved in (True, False):
+        for action in np.unique(scored.action):
+            mine = np.flatnonzero((scored.moved == moved) & (scored.action == action))
+            if len(mine):
+                queues.append(list(dict.fromkeys(mine[np.linspace(0, len(mine) - 1, _SCENES).round().astype(int)])))
+    chosen: list[int] = []
+    while any(queues) and len(chosen) < _SCENES:
+        for queue in queues:
+            if queue and len(chosen) < _SCENES:
+                # from both ends and the middle: one trial per round, not the first six neighbours
+                chosen.append(queue.pop(len(queue) // 2))
+    return [trials[index] for index in sorted(chosen, key=lambda index: (not scored.moved[index], index))]
+
+
+def _scene(imagine: Predict, trial: Trial, space: ActionSpace, labels: Sequence[str]) -> Scene:
+    candidates = candidates_of(space)
+    taken = nearest(candidates, trial.action)
+    candidates[taken] = trial.action
+    images = predicted(imagine, trial.window, candidates[:, None])[:, 0]
+    return Scene(
+        now=trial.window.images[-1],
+        imagined=tuple(to_uint8(image) for image in images),
+        labels=tuple(labels),
+        taken=taken,
+        closest=int(np.argmin(mse(images, trial.truth))),
+        truth=trial.truth,
+        moved=trial.moved,
+    )
+
+
+def _films(imagine: Predict, journeys: Sequence[Journey], most: int = 2) -> list[Film]:
+    longest = sorted(journeys, key=lambda journey: -len(journey.plan))[:most]
+    films = []
+    for journey in longest:
+        shown = [h for h in (1, 2, 4, 8, 16, 32) if h <= len(journey.plan)]
+        images = predicted(imagine, journey.window, journey.plan[None])[0]
+        imagined, truth = [to_uint8(images[h - 1]) for h in shown], [journey.truth[h - 1] for h in shown]
+        films.append(Film(journey.window.images[-1], shown, imagined, truth))
+    return films
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: a reader never meets half a file."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(draft, 0o644)  # mkstemp makes it unreadable for others, but a page is there to be shown
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

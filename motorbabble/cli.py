@@ -1,0 +1,193 @@
+"""babble: the command line, a thin skin over the library. Each command imports what it needs when it runs."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from motorbabble.errors import ConfigurationError, MotorbabbleError
+
+if TYPE_CHECKING:
+    from motorbabble.recipes import LatentRecipe, RunnerRecipe
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """A simulated robot learns, from nothing, what its movements do; ends with a card."""
+    from dataclasses import dataclass, replace
+    from pathlib import Path
+    from typing import Literal
+
+    from motorbabble.recipes import RECIPES
+
+    @dataclass(frozen=True)
+    class Demo:
+        """A simulated robot learns, from nothing, what its own movements do, while you watch."""
+
+        world: Literal["dot", "bodies"] = "dot"  # a dot on a ring, or bodies with textures and a distractor
+        seed: int = 0  # another seed, another life (and, for bodies, another world)
+        steps: int = 300  # of the robot, at most
+        seconds: float = 60.0  # of learning, at most
+        exam_steps: int = 160  # lived afterwards without learning, for the card
+        out: Path = Path("saved/cards")  # where the card goes
+
+    chosen = _parse(Demo(), arguments, "babble demo")
+    recipe = RECIPES["toroidal_dot_latent" if chosen.world == "dot" else "bodies_latent"]
+    settings = {"seed": chosen.seed, "steps": chosen.steps, "seconds": chosen.seconds, "exam_steps": chosen.exam_steps, "out": chosen.out}
+    if chosen.world == "bodies":
+        settings["robot"] = replace(recipe.robot, seed=chosen.seed)
+    _live_and_learn(f"{chosen.world}-demo", replace(recipe, **settings))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """A named recipe, with any of its settings changed: babble run RECIPE [flags]."""
+    from motorbabble.recipes import RECIPES, LatentRecipe
+
+    if not arguments or arguments[0].startswith("-"):
+        print("babble run RECIPE [flags], where RECIPE is one of:\n")
+        recipes([])
+        print("\nbabble run RECIPE --help lists its settings.")
+        if not arguments or arguments[0] not in ("-h", "--help"):
+            raise SystemExit(USAGE)
+        return
+    name, *flags = arguments
+    if name not in RECIPES:
+        raise ConfigurationError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    recipe = _parse(RECIPES[name], flags, f"babble run {name}")
+    if isinstance(recipe, LatentRecipe):
+        _live_and_learn(name, recipe)
+    else:
+        _act(name, recipe)
+
+
+def recipes(arguments: Sequence[str]) -> None:
+    """The named runs, a line each."""
+    from motorbabble.recipes import ABOUT, RECIPES
+
+    for name in RECIPES:
+        print(f"  {name:22}{ABOUT[name]}")
+
+
+def robots(arguments: Sequence[str]) -> None:
+    """The robots there are, and what each can do; `robots check` puts them through a short test of the contract."""
+    from motorbabble.life import live
+    from motorbabble.recipes import RECIPES, robot_from
+    from motorbabble.selectors import RandomSelector
+
+    if list(arguments) not in ([], ["list"], ["check"]):
+        raise ConfigurationError(f"babble robots {' '.join(arguments)} is not a command; use babble robots list, or babble robots check")
+    for config in {type(recipe.robot): recipe.robot for recipe in RECIPES.values()}.values():
+        with robot_from(config, seed=0) as robot:
+            seen = robot.get_observation()
+            shape = getattr(seen, "image", seen).shape
+            print(f"  {robot.robot_type:16}sees {shape[0]} x {shape[1]}, can {', '.join(map(robot.action_space.label, robot.action_space.candidates()))}")
+            if list(arguments) == ["check"]:
+                done = sum(1 for _ in live(robot, RandomSelector(), steps=20))
+                print(f"  {'':16}looked and acted {done} times as the contract says")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": demo, "run": run, "recipes": recipes, "robots": robots}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit codes: 0 done, 1 error, 2 usage, 3 robot lost, 4 diverged, 130 Ctrl+C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        raise SystemExit(0 if words else USAGE)
+    if words[0] == "--version":
+        from motorbabble import __version__
+
+        print(f"babble {__version__}")
+        return
+    if words[0] not in COMMANDS:
+        print(f"babble: there is no command {words[0]!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(USAGE)
+    try:
+        COMMANDS[words[0]](words[1:])
+    except KeyboardInterrupt:
+        print("babble: stopped by Ctrl+C", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except MotorbabbleError as error:
+        if debug:
+            raise
+        print(f"babble: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _overview() -> str:
+    lines = ["babble: a robot that learns, online, what its own movements do", ""]
+    lines += [f"  babble {name:10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "  babble COMMAND --help lists its settings; --debug shows where an error came from."])
+
+
+def _parse(default: Any, arguments: Sequence[str], program: str) -> Any:
+    import tyro
+
+    return tyro.cli(type(default), default=default, args=list(arguments), prog=program)
+
+
+def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
+    """Live with a panel to watch, then a card. Ctrl+C ends life after the step; what was learned is still shown."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from motorbabble.agents import learn
+    from motorbabble.experience import Step
+    from motorbabble.life import live
+    from motorbabble.recipes import robot_from
+    from motorbabble.selectors import RandomSelector
+    from motorbabble.tracking import JsonlTracker, Terminal
+
+    console = Console()
+    with robot_from(recipe.robot, recipe.seed) as robot:
+        run = learn(
+            robot,
+            selector=recipe.selector,
+            steps=recipe.steps,
+            seconds=recipe.seconds,
+            seed=recipe.seed,
+            preset=recipe.model.preset,
+            device=recipe.device,
+            threads=recipe.threads,
+            holds_out=lambda observation: False,  # the exam below is lived afterwards, so nothing need be kept back
+            learner=recipe.learner,
+            **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
+        )
+        folder = recipe.out / robot.robot_type / f"{name}-seed{recipe.seed}"
+        about = robot.describe() if hasattr(robot, "describe") else f"{robot.robot_type}: {len(robot.action_space.candidates())} actions"
+        console.print(f"{about}\nIt starts from random weights. Its pictures and actions stay on this machine; the card goes to {folder}", highlight=False)
+        tracker = JsonlTracker(folder / "metrics.jsonl")
+        interrupted = False
+        with Terminal(name, robot.action_space, recipe.steps, recipe.seconds, console) as terminal:
+            try:
+                for event in run:
+                    tracker(event)
+                    terminal(event, run.progress.skill)
+            except KeyboardInterrupt:
+                interrupted = True
+        tracker.close()
+        if interrupted:
+            console.print("Stopped by Ctrl+C; the robot is at rest.", highlight=False)
+            raise KeyboardInterrupt
+        console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
+        exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps) if isinstance(event, Step)]
+        card = run.card(exam, name=name)
+    page = card.save(folder)
+    console.print()
+    for sentence in card.sentences():
+        console.print(f"  {sentence}", highlight=False)
+    console.print(f"\nOpen {page} to see what it imagines.", highlight=False)
+
+
+def _act(name: str, recipe: "RunnerRecipe") -> None:
+    from motorbabble.agents import RobotRunner
+    from motorbabble.recipes import robot_from
+
+    with robot_from(recipe.robot, recipe.seed) as robot:
+        for key, value in RobotRunner(robot, recipe.selector()).run(recipe.steps).items():
+            print(f"  {key:32}{value:.6g}")

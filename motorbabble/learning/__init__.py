@@ -1,0 +1,1 @@
+"""How a model changes: replay, the learner, its schedule and its quality gate."""

@@ -1,0 +1,146 @@
+"""Learner: turns what was lived into a better world model, one gradient step at a time.
+
+Decisions: every robot step is followed by at least one update on the newest window and replayed ones; all
+frames of a window are shifted by the same random distance, which shows a thing at places where it never was
+without changing what an action does; acting and scoring use an average of the weights, which is steadier than
+any one of them; one optimiser holds every parameter once. Seeded, it repeats exactly.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Observation, Study, Window
+from motorbabble.learning.gate import GateConfig, QualityGate
+from motorbabble.learning.replay import Replay, ReplayConfig
+from motorbabble.learning.schedule import ScheduleConfig, decay_groups
+from motorbabble.world_models.base import Batch, WorldModel
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    batch_size: int = 4  # windows per update
+    updates_per_step: int = 1
+    window_length: int = 4  # frames; one more than the history gives every place in it a target
+    shift: tuple[int, int] = (16, 16)  # pixels down and right, at most, either way; pixels go around the edges
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.98  # of the averaged weights that act and are scored; 0: the trained ones do
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.updates_per_step < 1 or self.window_length < 2:
+            raise ConfigurationError(
+                f"{self.batch_size} windows of {self.window_length} frames, {self.updates_per_step} updates per step cannot teach anything; "
+                "give at least 1 window of 2 frames and 1 update"
+            )
+        if min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
+            raise ConfigurationError(
+                f"shift {self.shift}, clip_norm {self.clip_norm} and ema_decay {self.ema_decay} cannot work; "
+                "keep shifts at least 0, clip_norm positive and ema_decay in 0..1"
+            )
+
+
+# What a short life of some hundred steps needs: a higher rate, sooner reached, than the mission's numbers, which the config classes hold.
+ONLINE = LearnerConfig(schedule=ScheduleConfig(learning_rate=2e-3, warmup_steps=30))
+
+
+class Learner:
+    """`remember` what is seen, then `study`. `holds_out(observation)` True keeps a moment out of everything learned from."""
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        config: LearnerConfig = LearnerConfig(),
+        seed: int = 0,
+        holds_out: Callable[[Observation], bool] | None = None,
+    ):
+        self.config = config
+        self.trained = world_model
+        self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
+        self.replay = Replay(config.replay)
+        self.holds_out = holds_out
+        self.rng = np.random.default_rng(seed)
+        self.optimizer = torch.optim.AdamW(
+            decay_groups(world_model, config.weight_decay), lr=config.schedule.learning_rate, betas=(0.9, 0.99), fused=world_model.device.type == "cuda"
+        )
+        self.updates, self.samples, self.seconds = 0, 0, 0.0
+
+    def remember(self, observation: Observation, led: np.ndarray | None) -> None:
+        """One look, and the encoded action that led to it (None: nothing did, an episode begins)."""
+        if self.holds_out is not None and self.holds_out(observation):
+            self.replay.skip()
+        else:
+            self.replay.add(observation.image, led)
+
+    def study(self) -> Iterator[Study]:
+        """Gradient steps until the gate opens; yields a Study after each. Nothing while there is no transition to learn from."""
+        gate = QualityGate(self.config.gate, self.config.updates_per_step)
+        began, outcome = time.monotonic(), "learning"
+        while outcome == "learning":
+            windows, fresh = self.choose()
+            if not windows:
+                return
+            losses = self.update(windows, fresh)
+            outcome = gate.judge(losses["total"], losses["reconstruction_skill"], time.monotonic() - began)
+            yield Study(self.updates, losses, outcome, self.seconds, self.samples)
+
+    def choose(self) -> tuple[list[Window], bool]:
+        """Windows for one update, and whether the first of them was never learned from before."""
+        newest = self.replay.newest(self.config.window_length)
+        length = self.config.window_length
+        fresh = newest is not None and len(newest) == length
+        drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng)
+        if not drawn and not fresh:  # early life: learn from whatever run there is
+            length = len(newest) if newest is not None else 0
+            fresh = length > 1
+            drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng) if fresh else []
+        windows = ([newest] if fresh else []) + drawn
+        return [self._shifted(window) for window in windows], fresh
+
+    def update(self, windows: list[Window], fresh: bool = False) -> dict[str, float]:
+        """One gradient step on windows of equal length. A step that is not finite changes no weight."""
+        began = time.monotonic()
+        model, config = self.trained, self.config
+        model.train()
+        losses = model.losses(Batch.of(windows, self.replay.background() if len(self.replay) else None, model.device))
+        self.optimizer.zero_grad()
+        losses["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        rate = config.schedule.at(self.updates)
+        values = {name: float(value.detach()) for name, value in losses.items()} | {"grad_norm": float(norm), "learning_rate": rate}
+        if not math.isfinite(values["total"]) or not math.isfinite(values["grad_norm"]):
+            values["total"] = math.nan
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self._average()
+        if not fresh:  # the first window's error says what it would predict unseen only where it is unseen
+            values = {name: value for name, value in values.items() if not name.startswith("fresh_")}
+        self.updates += 1
+        self.samples += len(windows)
+        self.seconds += time.monotonic() - began
+        return values
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Weights averaged over the last 1 / (1 - decay) updates; over fewer of them early, when all are fresh."""
+        if self.world_model is self.trained:
+            return
+        keep = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.world_model.parameters()), list(self.trained.parameters()), 1 - keep)
+
+    def _shifted(self, window: Window) -> Window:
+        if not any(self.config.shift):
+            return window
+        down, right = (int(self.rng.integers(-most, most + 1)) for most in self.config.shift)
+        return Window(np.roll(window.images, (down, right), (1, 2)), window.actions)

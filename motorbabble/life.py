@@ -1,0 +1,125 @@
+"""live(): the only loop. Look, learn, choose, act; yield everything that happens, in order.
+
+It is a generator, so whoever iterates decides how long life lasts, and recorder, tracker, terminal and
+browser consume one stream. `with robot:` stands outside it: an abandoned generator runs no `finally`, a
+`with` always does. Whatever goes wrong, the robot stops first and the error travels on.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from motorbabble.errors import ActionError, Diverged, EndOfSession, RobotError
+from motorbabble.experience import Action, ActionSpace, Choice, Event, Observation, Selector, Situation, Step, Window, check_frame
+
+if TYPE_CHECKING:
+    from motorbabble.learning.learner import Learner
+    from motorbabble.robots.interface import RobotInterface
+    from motorbabble.world_models.base import WorldModel
+
+LOOKS = 5  # a robot that answers None this many times in a row has no eyes
+
+
+def live(
+    robot: "RobotInterface",
+    select: Selector,
+    learner: "Learner | None" = None,
+    stop: Flag | None = None,
+    *,
+    world_model: "WorldModel | None" = None,
+    steps: int | None = None,
+) -> Iterator[Event]:
+    """Yield a Study per gradient step and a Step per action until `stop` is set, `steps` are done or a recording ends.
+
+    `world_model` is what selectors imagine with; the learner's own unless given. Raises whatever the robot, the selector
+    or the learner raise, after robot.stop(); Diverged when a loss is no longer finite.
+    """
+    stop = stop or Flag()
+    mind = world_model or (learner.world_model if learner else None)
+    history = History(robot.action_space, mind.history if mind else 3)
+    step = 0
+    try:
+        while not stop.is_set() and (steps is None or step < steps):
+            try:
+                observation = look(robot)
+            except EndOfSession:
+                return
+            history.add(observation)
+            if learner:
+                learner.remember(observation, history.led)
+                for study in learner.study():
+                    if study.gate == "diverged":
+                        robot.stop()
+                    yield study
+                    if study.gate == "diverged":
+                        raise Diverged(f"learning diverged at update {study.update}: the loss is not finite; lower the learning rate, or check the frames")
+                    if stop.is_set():
+                        return
+            choice = as_choice(select(Situation(history.window(), robot.action_space, mind, step)), robot.action_space)
+            started = time.time_ns()
+            executed = robot.execute_action(choice.action)
+            if not isinstance(executed, Mapping):
+                raise RobotError(f"execute_action returned {executed!r}; return the action that was really executed")
+            event = Step(step, observation, choice.action, dict(executed), choice, started, time.time_ns())
+            history.acted(executed)
+            if hasattr(select, "observe"):
+                select.observe(event)
+            step += 1
+            yield event
+    except GeneratorExit:
+        raise  # nobody asks for more: between two steps the robot is at rest
+    except BaseException:
+        robot.stop()
+        raise
+
+
+class History:
+    """The newest frames of one episode and the actions between them."""
+
+    def __init__(self, space: ActionSpace, frames: int):
+        self.space, self.episode = space, None
+        self.frames: deque[np.ndarray] = deque(maxlen=frames)
+        self.actions: deque[np.ndarray] = deque(maxlen=max(frames - 1, 0))
+        self.led: np.ndarray | None = None  # the encoded action that led to the newest frame
+
+    def add(self, observation: Observation) -> None:
+        if observation.episode != self.episode:
+            self.frames.clear()
+            self.actions.clear()
+            self.led, self.episode = None, observation.episode
+        if self.led is not None:
+            self.actions.append(self.led)
+        self.frames.append(observation.image)
+
+    def acted(self, action: Action) -> None:
+        self.led = self.space.encode(action)
+
+    def window(self) -> Window:
+        actions = np.stack(self.actions) if self.actions else np.zeros((0, self.space.size), np.float32)
+        return Window(np.stack(self.frames), actions)
+
+
+def look(robot: "RobotInterface") -> Observation:
+    """A legal Observation, or one sentence why there is none."""
+    for _ in range(LOOKS):
+        seen: Any = robot.get_observation()
+        if isinstance(seen, Observation):
+            return seen
+        if seen is not None:
+            return Observation(check_frame(seen).copy(), captured_ns=time.time_ns())
+    raise RobotError(f"{type(robot).__name__} gave no frame {LOOKS} times in a row; check its camera, or raise RobotError in get_observation")
+
+
+def as_choice(chosen: Any, space: ActionSpace) -> Choice:
+    """Selectors may answer a Choice, a plain action, or (action, metadata); the action must be one of the robot's."""
+    if isinstance(chosen, tuple) and len(chosen) == 2:
+        chosen = chosen[0]
+    if not isinstance(chosen, Choice):
+        if not isinstance(chosen, Mapping):
+            raise ActionError(f"the selector chose {chosen!r}, which is no action; return one of {space}")
+        chosen = Choice(chosen, why="as the selector said")
+    return Choice(space.check(chosen.action), chosen.scores, chosen.why)

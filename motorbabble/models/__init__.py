@@ -1,0 +1,1 @@
+"""Networks: tensors in, tensors out. They know no robot, no file and no tracker."""

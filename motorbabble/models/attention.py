@@ -1,0 +1,139 @@
+"""Transformer blocks that know where things are relative to each other.
+
+Decisions: pre-norm blocks with the field's parameter names (norm1, attn.qkv, attn.proj, norm2, mlp.fc1,
+mlp.fc2); position enters through rotary codes (RoPE, Su et al. 2021) over (time, row, column), because a
+model that must find "the same thing one place over" learns it several times sooner from relative than
+from absolute codes; attention itself is a module named `attend`, so that it can be watched from outside.
+
+Shapes: B batch, N tokens, D width, h heads, d = D / h.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Rotary(nn.Module):
+    """Angles for tokens at integer places (time, row, column): `forward(places (N, 3)) -> (2, N, d)` cosine and sine.
+
+    An eighth of the head goes to time, the rest half and half to rows and columns. A token with all places
+    zero (an action) is not turned at all.
+    """
+
+    def __init__(self, head_width: int, slowest: float = 100.0):
+        super().__init__()
+        pairs = head_width // 2
+        time = max(1, pairs // 8)
+        rows = (pairs - time) // 2
+        columns = pairs - time - rows
+        frequencies = torch.zeros(pairs, 3)
+        start = 0
+        for axis, count in enumerate((time, rows, columns)):
+            frequencies[start : start + count, axis] = slowest ** (-torch.arange(count) / max(count, 1))
+            start += count
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, places: Tensor) -> Tensor:
+        angles = places.float() @ self.frequencies.T  # (N, pairs)
+        return torch.stack((torch.cat((angles.cos(), angles.cos()), -1), torch.cat((angles.sin(), angles.sin()), -1)))
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """x (..., N, h, d) turned by rotary (2, N, d), or (2, B, N, d) where each sample keeps other tokens."""
+    cosine, sine = rotary[0].unsqueeze(-2), rotary[1].unsqueeze(-2)
+    first, second = x.chunk(2, -1)
+    return x * cosine + torch.cat((-second, first), -1) * sine
+
+
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(d)) v; mask is True where looking is allowed."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attend = Attend()
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, rotary: Tensor, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, N, D) -> (B, N, D) and this call's keys and values; `past` holds those of earlier tokens, batch 1 or B."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # (B, N, h, d) each
+        q, k = rotate(q, rotary), rotate(k, rotary)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if past is not None:
+            k, v = (torch.cat((old.expand(len(x), -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
+        return self.proj(self.attend(q, k, v, mask).transpose(1, 2).flatten(2)), (k, v)
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, ratio: float = 4.0):
+        super().__init__()
+        self.fc1 = nn.Linear(width, int(width * ratio))
+        self.fc2 = nn.Linear(int(width * ratio), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """A transformer block: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, heads: int, ratio: float = 4.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, ratio)
+
+    def forward(
+        self, x: Tensor, rotary: Tensor, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        attended, present = self.attn(self.norm1(x), rotary, mask, past)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), present
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation (Perez et al. 2018): x * (1 + gamma(a)) + beta(a), the identity before training."""
+
+    def __init__(self, action_width: int, width: int):
+        super().__init__()
+        self.affine = nn.Linear(action_width, 2 * width)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, action: Tensor) -> Tensor:
+        """x (B, T, n, D) modulated block by block by action (B, T, A)."""
+        gamma, beta = self.affine(action).unsqueeze(-2).chunk(2, -1)
+        return x * (1 + gamma) + beta
+
+
+def grid_places(rows: int, columns: int, time: int = 0) -> Tensor:
+    """(rows * columns, 3) places of one frame's patches, counted from one so that zero stays free for actions."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack((torch.full_like(row, time), row + 1, column + 1), -1).flatten(0, 1)
+
+
+def sincos_code(rows: int, columns: int, width: int) -> Tensor:
+    """(rows * columns, width) absolute 2-D sine-cosine code of integer places (Vaswani et al. 2017), half for each axis."""
+    quarter = width // 4
+    frequency = 100.0 ** (-torch.arange(quarter) / quarter)
+    places = grid_places(rows, columns)[:, 1:].float()
+    angles = (places[:, :, None] * frequency).flatten(1)  # (N, 2 * quarter)
+    return F.pad(torch.cat((angles.sin(), angles.cos()), 1), (0, width - 4 * quarter))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier for linear layers, as in the field's masked autoencoders; zero biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,107 @@
+"""MaskedAutoencoderViT: what is in a frame, as one latent per patch (He et al. 2022).
+
+Decisions: any height and width that the patch divides; the encoder sees visible patches only; the decoder
+attends, since a masked patch that cannot look at visible ones knows nothing but its own place; rotary
+positions with a weak absolute code; no class token.
+
+Shapes: N = (H / p) (W / p) patches, P = 3 p p numbers in a patch, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from motorbabble.errors import ConfigurationError, FrameError
+from motorbabble.models.attention import Block, Rotary, grid_places, init_weights, sincos_code
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    patch_size: int = 16
+    width: int = 256
+    depth: int = 5
+    heads: int = 4
+    decoder_width: int = 128
+    decoder_depth: int = 1
+    absolute_code: float = 0.1  # weight of the absolute position code beside the rotary one
+
+
+class MaskedAutoencoderViT(nn.Module):
+    def __init__(self, height: int, width: int, config: AutoencoderConfig = AutoencoderConfig()):
+        super().__init__()
+        p = config.patch_size
+        if p < 1 or height < p or width < p or height % p or width % p:
+            raise ConfigurationError(f"patch size {p} does not divide a frame of {height} x {width}; choose a patch that divides both, or resize")
+        for name, value in (("width", config.width), ("decoder_width", config.decoder_width)):
+            if value % (2 * config.heads):
+                raise ConfigurationError(f"{name} {value} is not divisible by twice the {config.heads} heads; choose another")
+        self.config = config
+        self.height, self.width_px = height, width
+        self.rows, self.columns = height // p, width // p
+        self.tokens = self.rows * self.columns
+        self.patch_embed = nn.Linear(3 * p * p, config.width)
+        self.rotary = Rotary(config.width // config.heads)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+
+        self.decoder_embed = nn.Linear(config.width, config.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(config.decoder_width))
+        self.decoder_rotary = Rotary(config.decoder_width // config.heads)
+        self.decoder_blocks = nn.ModuleList(Block(config.decoder_width, config.heads) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(config.decoder_width)
+        self.decoder_head = nn.Linear(config.decoder_width, 3 * p * p)
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        with torch.no_grad():
+            self.decoder_head.weight.mul_(0.1)
+        for name, size in (("position", config.width), ("decoder_position", config.decoder_width)):
+            self.register_buffer(name, config.absolute_code * sincos_code(self.rows, self.columns, size), persistent=False)
+        self.register_buffer("places", grid_places(self.rows, self.columns), persistent=False)
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """(..., 3, H, W) -> (..., N, P), a patch's numbers ordered colour, row, column."""
+        p = self.config.patch_size
+        if images.shape[-3:] != (3, self.height, self.width_px):
+            raise FrameError(f"images have shape {tuple(images.shape[-3:])}, this model sees {(3, self.height, self.width_px)}; resize them")
+        x = images.unflatten(-1, (self.columns, p)).unflatten(-3, (self.rows, p))  # (..., 3, rows, p, columns, p)
+        return x.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """(..., N, c p p) -> (..., c, H, W)."""
+        p = self.config.patch_size
+        x = patches.unflatten(-2, (self.rows, self.columns)).unflatten(-1, (-1, p, p))  # (..., rows, columns, c, p, p)
+        return x.movedim((-5, -4), (-4, -2)).flatten(-2).flatten(-3, -2)
+
+    def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
+        """patches (B, N, P) -> latents (B, N, D); with `keep` (B, n), indices, only those patches are seen: (B, n, D)."""
+        position, rotary = self.position, self.rotary(self.places)
+        if keep is not None:
+            patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+            position, rotary = position[keep], rotary[:, keep]  # (B, n, D) and (2, B, n, d)
+        x = self.patch_embed((patches - 0.5) * 2) + position
+        for block in self.blocks:
+            x, _ = block(x, rotary)
+        return self.norm(x)
+
+    def decode_features(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+        """latents (B, N, D), or (B, n, D) of the patches in `keep` (B, n) -> features (B, N, decoder width)."""
+        x = self.decoder_embed(latents)
+        if keep is not None:
+            full = self.mask_token.expand(len(x), self.tokens, -1)
+            x = full.scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
+        x = x + self.decoder_position
+        rotary = self.decoder_rotary(self.places)
+        for block in self.decoder_blocks:
+            x, _ = block(x, rotary)
+        return self.decoder_norm(x)
+
+    def decode(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+        """latents -> patches (B, N, P), in the pixels' own unit, 0 to 1."""
+        return self.decoder_head(self.decode_features(latents, keep)) + 0.5
+
+    def random_keep(self, batch: int, mask_ratio: float, generator: torch.Generator | None = None) -> Tensor:
+        """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one; drawn anew for each sample."""
+        visible = max(1, round(self.tokens * (1 - mask_ratio)))
+        noise = torch.rand(batch, self.tokens, generator=generator, device="cpu" if generator is None else generator.device)
+        return noise.argsort(1)[:, :visible].to(self.places.device)

@@ -1,0 +1,58 @@
+"""Mover: a decoder that moves pixels of the last frame beside painting new ones.
+
+Painting alone has to squeeze every texture through the latents, and learns each position of a thing anew.
+What a movement mostly does is carry pixels along, so a few layers are cut out of the last frame by learned
+masks and shifted by learned distances (after the transformed layers of Finn et al. 2016, "CDNA"):
+
+    out = sum_k shift_k(S_k x) + (1 - sum_k shift_k(S_k)) ((1 - H) (x + r) + H fill),   H = sum_k S_k
+
+S_k are masks on the *last* frame, read from the predictor's frame tokens; a shift is a distribution over
+all distances, row and column separately, read from its action token, so that its gradient finds a far
+distance as easily as a near one; r is what painting adds, fill what it puts where a thing has left.
+Masks start at exactly zero: an untrained mover changes nothing. Distances go around the edges; at
+edges that end, masks learn to stay still.
+
+Shapes: B batch, K layers, H x W pixels, N tokens, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+MASK_BIAS = -3.0  # sigmoid(-3) = 0.047 is the slope with which a mask starts to grow
+
+
+class Mover(nn.Module):
+    def __init__(self, height: int, width_px: int, patch_size: int, width: int, layers: int = 2):
+        super().__init__()
+        self.height, self.width_px, self.layers = height, width_px, layers
+        self.mask_head = nn.Linear(width, layers * patch_size * patch_size)
+        self.distance_head = nn.Linear(width, layers * (height + width_px))
+        nn.init.zeros_(self.mask_head.weight)
+        nn.init.zeros_(self.mask_head.bias)
+        # Layers must differ to take different parts; the spread is small beside what learning adds.
+        nn.init.normal_(self.distance_head.weight, std=0.02)
+        nn.init.normal_(self.distance_head.bias, std=0.2)
+        for name, size in (("column_steps", width_px), ("row_steps", height)):
+            places = torch.arange(size)
+            self.register_buffer(name, (places[None, :] - places[:, None]) % size, persistent=False)  # [from, to] -> distance
+
+    def masks(self, frame_states: Tensor) -> Tensor:
+        """frame_states (B, N, D) -> patch-wise masks (B, N, K p p), zero before training."""
+        return torch.sigmoid(self.mask_head(frame_states) + MASK_BIAS) - torch.sigmoid(torch.tensor(MASK_BIAS))
+
+    def distances(self, action_state: Tensor) -> tuple[Tensor, Tensor]:
+        """action_state (B, D) -> distributions over distances down (B, K, H) and right (B, K, W)."""
+        logits = self.distance_head(action_state).unflatten(-1, (self.layers, -1))
+        return logits[..., : self.height].softmax(-1), logits[..., self.height :].softmax(-1)
+
+    def forward(self, image: Tensor, masks: Tensor, action_state: Tensor, added: Tensor, fill: Tensor) -> Tensor:
+        """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_state (B, D) -> the next image (B, 3, H, W)."""
+        down, right = self.distances(action_state)
+        layers = torch.cat((masks.unsqueeze(2) * image.unsqueeze(1), masks.unsqueeze(2)), 2)  # (B, K, 4, H, W)
+        across = right[..., self.column_steps]  # (B, K, W, W)
+        along = down[..., self.row_steps].transpose(-1, -2)  # (B, K, H, H), [to, from]
+        moved = (layers.flatten(2, 3) @ across).unflatten(2, (4, -1))
+        moved = (along.unsqueeze(2) @ moved).sum(1)  # (B, 4, H, W)
+        left = masks.sum(1, keepdim=True)
+        behind = (1 - left) * (image + added) + left * fill
+        return moved[:, :3] + (1 - moved[:, 3:]) * behind

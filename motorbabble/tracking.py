@@ -1,0 +1,165 @@
+"""Who watches a life: metrics to a file, and a terminal a person likes to look at.
+
+Trackers are fed the events of `live` and never touch the robot. The metric names are the mission's.
+"""
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from motorbabble.experience import ActionSpace, Event, Step, Study
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_NAMES = {  # a study's losses -> the mission's metric names
+    "total": "predictor_training_loss",
+    "reconstruction": "reconstruction_loss",
+    "masked": "autoencoder_training_loss",
+    "patch": "predictor_patch_loss",
+    "latent": "predictor_latent_loss",
+    "action": "predictor_action_loss",
+    "fresh_error": "prediction_errors/level_0",
+    "grad_norm": "predictor_grad_norm",
+    "learning_rate": "predictor_lr",
+}
+
+
+def metrics_of(study: Study) -> dict[str, float | int | str]:
+    """A study under the mission's metric names, plus the gate's word and the seconds of learning so far."""
+    named = {_NAMES.get(name, name): value for name, value in study.losses.items()}
+    return {"training_step": study.update, "seconds": round(study.seconds, 3), "windows": study.samples, "gate": study.gate, **named}
+
+
+class JsonlTracker:
+    """One line of JSON per logged update, appended and flushed: the record that is always there."""
+
+    def __init__(self, path: str | Path, log_interval: int = 10):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_interval = log_interval
+        self._file: TextIO = self.path.open("a", encoding="utf-8")
+        self._step = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Step):
+            self._step = event.index + 1
+        elif event.update % self.log_interval == 0 or event.gate == "diverged":
+            self._file.write(json.dumps({"step": self._step, **metrics_of(event)}) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Terminal:
+    """A live panel: how far life is, how skill rises, what was chosen and why. Plain lines where there is no terminal."""
+
+    def __init__(self, title: str, space: ActionSpace, steps: int | None, seconds: float | None = None, console: "Console | None" = None):
+        from rich.console import Console
+        from rich.live import Live
+
+        self.title, self.space, self.steps, self.seconds = title, space, steps, seconds
+        self.console = console or Console()
+        self.skills: deque[float] = deque(maxlen=2000)
+        self.counts: dict[str, int] = {}
+        self.step: Step | None = None
+        self.study: Study | None = None
+        self.began = self._said = time.monotonic()
+        self._live = Live(console=self.console, auto_refresh=False, transient=False) if self.console.is_terminal else None
+
+    def __enter__(self) -> "Terminal":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._live:
+            if self.study:
+                self._live.update(self.panel(), refresh=True)
+            self._live.stop()
+
+    def __call__(self, event: Event, skill: float) -> None:
+        """`skill`: of the newest predictions, each scored before its outcome was learned from."""
+        if isinstance(event, Step):
+            self.step = event
+            label = self.space.label(event.executed)
+            self.counts[label] = self.counts.get(label, 0) + 1
+        else:
+            self.study = event
+            self.skills.append(skill)
+        every = 0.25 if self._live else 10.0
+        if self.study and time.monotonic() - self._said >= every:
+            self._said = time.monotonic()
+            if self._live:
+                self._live.update(self.panel(), refresh=True)
+            else:
+                self.console.print(self.line(), highlight=False)
+
+    def line(self) -> str:
+        assert self.study
+        done = self.step.index + 1 if self.step else 0
+        return f"step {done}  update {self.study.update}  {self.study.seconds:.0f} s learning  prediction skill {_skill(self.skills)}  {self.study.gate}"
+
+    def panel(self) -> "RenderableType":
+        from rich.panel import Panel
+        from rich.table import Table
+
+        assert self.study
+        done = self.step.index + 1 if self.step else 0
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        table.add_row("life", f"{_bar(self._share(done))}  {self._how_far(done)}")
+        table.add_row("prediction skill", f"{_bar(max(0.0, self.skills[-1] if self.skills else 0.0), 'green')}  {_skill(self.skills)}")
+        table.add_row("over time", f"[green]{sparkline(self.skills, 40)}[/]  0 = no better than 'nothing changes', 1 = perfect")
+        seen = self.study.losses.get("reconstruction_skill")
+        if seen is not None:
+            table.add_row("sees", f"{_bar(max(0.0, seen), 'cyan')}  {seen:.2f}, where 0 is the mean picture   ({_GATES[self.study.gate]})")
+        if self.step:
+            table.add_row("did", f"{self.space.label(self.step.executed)}: {self.step.choice.why}")
+            table.add_row("so far", "   ".join(f"{label} x {count}" for label, count in sorted(self.counts.items())))
+        return Panel(table, title=self.title, title_align="left", border_style="dim")
+
+    def _share(self, done: int) -> float:
+        shares = [done / self.steps if self.steps else 0.0, self.study.seconds / self.seconds if self.seconds and self.study else 0.0]
+        return min(1.0, max(shares))
+
+    def _how_far(self, done: int) -> str:
+        elapsed = time.monotonic() - self.began
+        rate = f"{self.study.update / elapsed:.1f} updates/s" if self.study and elapsed > 1 else ""
+        share = self._share(done)
+        left = f"about {elapsed * (1 - share) / share:.0f} s left" if 0.02 < share < 1 else ""
+        return "   ".join(part for part in (f"{done} steps", f"{elapsed:.0f} s", rate, left) if part)
+
+
+_GATES = {
+    "learning": "the robot waits until it sees better",
+    "passed": "well enough to act",
+    "budget": "waited long enough, acts",
+    "stalled": "no longer improving, acts",
+    "diverged": "diverged: stopped",
+}
+
+
+def _skill(skills: deque[float]) -> str:
+    return f"{skills[-1]:.2f}" if skills else "not yet"
+
+
+def _bar(share: float, color: str = "blue", width: int = 30) -> str:
+    full = round(min(1.0, share) * width)
+    return f"[{color}]{'━' * full}[/][dim]{'─' * (width - full)}[/]"
+
+
+def sparkline(values, width: int) -> str:
+    """`values` from 0 to 1 as `width` characters at most; what lies below 0 is drawn as 0."""
+    marks = "▁▂▃▄▅▆▇█"
+    values = list(values)
+    if not values:
+        return ""
+    step = max(1.0, len(values) / width)
+    picked = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(int(len(values) / step))]
+    return "".join(marks[min(7, int(max(0.0, value) * 8))] for value in picked)
+

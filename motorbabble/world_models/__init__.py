@@ -1,0 +1,1 @@
+"""What a mind can do with the networks: reconstruct, imagine, say what it got wrong."""

@@ -1,0 +1,87 @@
+"""The contract of a mind: reconstruct what it sees, imagine what actions would do, say what it got wrong.
+
+Life, selectors, the card and the explorers speak to this contract only. tests/exams.py holds its rules
+as an exam that every world model passes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from motorbabble.errors import ActionError, FrameError
+from motorbabble.experience import Window
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows stacked as tensors: images (B, T, 3, H, W) float in [0, 1], actions (B, T-1, C), background (3, H, W).
+
+    `background` is the mean frame of the stream so far: it tells which patches hold something.
+    """
+
+    images: Tensor
+    actions: Tensor
+    background: Tensor
+
+    @classmethod
+    def of(cls, windows: Sequence[Window], background: np.ndarray | None = None, device: torch.device | str = "cpu") -> "Batch":
+        images = torch.from_numpy(np.stack([window.images for window in windows])).to(device)
+        actions = torch.from_numpy(np.stack([window.actions for window in windows]).astype(np.float32)).to(device)
+        images = images.permute(0, 1, 4, 2, 3).contiguous().float() / 255
+        mean = images.mean((0, 1)) if background is None else torch.from_numpy(np.asarray(background, np.float32)).to(device).permute(2, 0, 1) / 255
+        return cls(images, actions, mean)
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """What would happen. images (N, H, 3, h, w) float in [0, 1]; uncertainty (N, H), in nats, larger is less sure.
+
+    N plans of H actions each. `images` is None when only uncertainty was asked for.
+    """
+
+    images: Tensor | None
+    uncertainty: Tensor
+
+
+class WorldModel(nn.Module, ABC):
+    """A model of what one robot's actions do to what it sees."""
+
+    image_shape: tuple[int, int]  # height, width of the frames it takes and gives
+    action_size: int  # C of ActionSpace.size
+    history: int  # how many newest frames it looks at
+
+    @abstractmethod
+    def reconstruct(self, images: np.ndarray) -> Tensor:
+        """What it sees in frames (N, H, W, 3) uint8: (N, 3, H, W) in [0, 1]. Frames are encoded whole."""
+
+    @abstractmethod
+    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True) -> Imagination:
+        """What N plans of H encoded actions, (N, H, C), would lead to from the window's end, in one batch."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """{"total": scalar to minimise, "<part>": scalar, ...}."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def check_images(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[-3:] != (*self.image_shape, 3) or images.dtype != np.uint8:
+            raise FrameError(
+                f"this model sees frames of shape {(*self.image_shape, 3)} uint8, not {tuple(images.shape[-3:])} {images.dtype}; "
+                "resize the frame, or make a model for this size"
+            )
+        return images
+
+    def check_plans(self, plans: np.ndarray) -> np.ndarray:
+        plans = np.asarray(plans, np.float32)
+        if plans.ndim != 3 or plans.shape[2] != self.action_size or 0 in plans.shape:
+            raise ActionError(f"plans have shape (plans, actions, {self.action_size}), not {plans.shape}; stack action_space.encode(action)")
+        if not np.isfinite(plans).all():
+            raise ActionError("a plan holds NaN or infinity; encode every action with action_space.encode")
+        return plans

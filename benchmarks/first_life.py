@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -134,7 +135,8 @@ def main() -> None:
     robot = ToroidalDotRobot(seed=chosen.seed) if is_dot else BodiesRobot(chosen.seed, course=chosen.seed)
     exam = DotExam(robot, chosen.seed) if is_dot else BodiesExam(robot, chosen.seed)
     recipe = RECIPES["toroidal_dot_latent" if is_dot else "bodies_latent"]
-    settings = {"moved_layers": recipe.model.moved_layers} | {name: json.loads(value) for name, value in (pair.split("=") for pair in chosen.set)}
+    model = {name: value for name, value in asdict(recipe.model).items() if name != "preset"}
+    settings = model | {name: json.loads(value) for name, value in (pair.split("=") for pair in chosen.set)}
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     run = learn(
         robot,

@@ -61,7 +61,7 @@ def learn(
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = _device(device)
     if isinstance(model, str):
         if model != "latent" or preset not in PRESETS:
             raise ConfigurationError(f"there is no model {model!r} with preset {preset!r}; choose latent, with one of {sorted(PRESETS)}, or give a WorldModel")
@@ -234,6 +234,13 @@ class AutoencoderLatentPredictorWorldModel:
                 on_event(event)
             if isinstance(event, Step) and target is not None and event.index + 1 >= target:
                 return
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise ConfigurationError(f"there is no device {name!r}; use auto, cpu or cuda") from None
 
 
 def _model_for(robot: "RobotInterface", config: AutoencoderLatentPredictorWorldModelConfig) -> LatentWorldModel:

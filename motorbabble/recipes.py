@@ -28,7 +28,7 @@ def robot_from(config: RobotConfig, seed: int, course: int | None = None) -> Rob
 class ModelChoice:
     preset: Literal["tiny", "base", "large"] = "tiny"  # tiny: CPU; base: the mission's size; large: GPU
     patch_size: int = 16  # pixels; must divide the frame's height and width
-    prediction_history_size: int = 3  # newest frames the predictor looks at
+    prediction_history_size: int = 2  # newest frames the predictor looks at
     moved_layers: int = 3  # layers the decoder may move; 0: it only paints
     pred_patch_w: float = 0.2  # weight of the picture loss
     pred_latent_w: float = 0.8  # weight of the latent loss
@@ -72,7 +72,7 @@ RECIPES: dict[str, LatentRecipe | RunnerRecipe] = {
     # The mission's own numbers: a larger model, a slower rate, a longer warm-up than a short life can use.
     "mission": LatentRecipe(
         ToroidalDotConfig(),
-        ModelChoice("base", moved_layers=0),
+        ModelChoice("base", prediction_history_size=3, moved_layers=0),
         replace(ONLINE, batch_size=1, shift=(0, 0), ema_decay=0.0, schedule=ScheduleConfig("cosine", 1e-4)),
         steps=2000,
     ),

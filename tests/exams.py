@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
-from motorbabble.errors import ActionError, RobotError
-from motorbabble.experience import ActionSpace, Observation, check_frame
+from motorbabble.errors import ActionError, FrameError, RobotError
+from motorbabble.experience import ActionSpace, Observation, Window, check_frame
 from motorbabble.robots.interface import RobotInterface
+from motorbabble.world_models.base import Batch, WorldModel
 
 MakeRobot = Callable[[], RobotInterface]
 ROBOT_RULES: list[Callable[[MakeRobot], None]] = []
@@ -240,3 +242,164 @@ def who_knows_its_objects_points_at_them(make_robot):
             missed += list(~(gap < 0.5))  # NaN is a miss too
         assert np.mean(missed) < 0.2, "locate finds what is in plain sight"  # things may hide each other
         assert np.isnan(robot.locate(np.zeros_like(seen.image))).any(), "in an empty picture there is nothing to point at"
+
+
+# The exam of world models. `make_model` takes nothing and gives an untrained model of 32 x 32 frames and encoded actions of size 2.
+
+MakeModel = Callable[[], WorldModel]
+MODEL_RULES: list[Callable[[MakeModel], None]] = []
+
+
+def model_rule(rule: Callable[[MakeModel], None]) -> Callable[[MakeModel], None]:
+    MODEL_RULES.append(rule)
+    return rule
+
+
+def squares(frames: int, seed: int = 0, step: int = 5) -> Window:
+    """A grey square on black that moves right by `step` with action (1, -1) and stays with (-1, 1), in turn."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((frames, 32, 32, 3), np.uint8)
+    x, y = rng.integers(0, 32), rng.integers(0, 24)
+    actions = np.where(np.arange(frames - 1)[:, None] % 2 == 0, [1.0, -1.0], [-1.0, 1.0]).astype(np.float32)
+    for i in range(frames):
+        images[i, y : y + 6][:, (x + np.arange(6)) % 32] = 200
+        x += step if i < frames - 1 and actions[i, 0] > 0 else 0
+    return Window(images, actions)
+
+
+PLANS = np.array([[[1.0, -1.0]], [[-1.0, 1.0]]], np.float32)
+
+
+def taught(model: WorldModel, windows: list[Window], updates: int, rate: float = 2e-3) -> dict[str, float]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    batch = Batch.of(windows)
+    for _ in range(updates):
+        losses = model.losses(batch)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+@model_rule
+def untrained_it_imagines_that_nothing_changes(make_model: MakeModel) -> None:
+    model, window = make_model().eval(), squares(model_history(make_model))
+    last = torch.from_numpy(window.images[-1]).movedim(-1, 0).float() / 255
+    images = model.imagine(window, np.repeat(PLANS, 3, 1)).images
+    assert images.shape == (2, 3, 3, 32, 32)
+    torch.testing.assert_close(images, last.expand_as(images), atol=1e-4, rtol=0)
+
+
+@model_rule
+def it_overfits_one_window(make_model: MakeModel) -> None:
+    model = make_model()
+    window = squares(model.history + 1)
+    taught(model, [window], 150)
+    first = model.eval().imagine(Window(window.images[:1], window.actions[:0]), window.actions[:1][None]).images[0, 0]
+    truth, held = (torch.from_numpy(image).movedim(-1, 0).float() / 255 for image in (window.images[1], window.images[0]))
+    assert (first - truth).square().mean() < 0.2 * (held - truth).square().mean(), "the transition that moves"
+    last = model.imagine(Window(window.images[:-1], window.actions[:-1]), window.actions[-1:][None]).images[0, 0]
+    truth = torch.from_numpy(window.images[-1]).movedim(-1, 0).float() / 255
+    assert (last - truth).square().mean() < 0.2 * (held - truth).square().mean(), "and the newest one"
+
+
+@model_rule
+def after_learning_it_imagines_another_picture_for_another_action_and_another_context(make_model: MakeModel) -> None:
+    model = make_model()
+    window = squares(model.history + 1)
+    taught(model, [window, squares(model.history + 1, seed=3)], 60)
+    model.eval()
+    images = model.imagine(window, PLANS).images
+    assert (images[0] - images[1]).abs().max() > 0.05, "its picture changes when the action changes"
+    elsewhere = model.imagine(squares(model.history + 1, seed=3), PLANS).images
+    assert (images - elsewhere).abs().max() > 0.05, "its picture changes when the context changes"
+
+
+@model_rule
+def it_reconstructs_what_it_was_shown(make_model: MakeModel) -> None:
+    model = make_model()
+    window = squares(model.history + 1)
+    taught(model, [window], 100)
+    seen = model.eval().reconstruct(window.images)
+    truth = torch.from_numpy(window.images).movedim(-1, 1).float() / 255
+    assert seen.shape == truth.shape
+    assert (seen - truth).square().mean() < 0.3 * (truth.mean() - truth).square().mean()
+
+
+@model_rule
+def all_plans_in_one_batch_are_the_plans_one_by_one(make_model: MakeModel) -> None:
+    model, window = make_model(), squares(model_history(make_model) + 1)
+    taught(model, [window], 20)
+    model.eval()
+    plans = np.concatenate((PLANS, PLANS[::-1]), 1)
+    together = model.imagine(window, plans)
+    for i, plan in enumerate(plans):
+        alone = model.imagine(window, plan[None])
+        torch.testing.assert_close(together.images[i], alone.images[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(together.uncertainty[i], alone.uncertainty[0], atol=1e-4, rtol=1e-3)
+
+
+@model_rule
+def one_step_alone_is_the_first_of_many(make_model: MakeModel) -> None:
+    model, window = make_model(), squares(model_history(make_model) + 1)
+    taught(model, [window], 20)
+    model.eval()
+    torch.testing.assert_close(model.imagine(window, PLANS).images[:, 0], model.imagine(window, np.repeat(PLANS, 4, 1)).images[:, 0])
+
+
+@model_rule
+def uncertainty_needs_no_pictures_and_is_finite(make_model: MakeModel) -> None:
+    model, window = make_model().eval(), squares(model_history(make_model))
+    plans = np.repeat(PLANS, 2, 1)
+    alone = model.imagine(window, plans, pictures=False)
+    assert alone.images is None
+    assert alone.uncertainty.shape == (2, 2)
+    assert torch.isfinite(alone.uncertainty).all()
+    torch.testing.assert_close(alone.uncertainty, model.imagine(window, plans).uncertainty)
+
+
+@model_rule
+def imagining_changes_nothing_in_it(make_model: MakeModel) -> None:
+    model, window = make_model().eval(), squares(model_history(make_model))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.imagine(window, PLANS)
+    model.reconstruct(window.images)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@model_rule
+def it_learns_from_windows_of_any_length(make_model: MakeModel) -> None:
+    model = make_model()
+    for frames in range(1, model.history + 2):
+        losses = model.losses(Batch.of([squares(frames)] * 2))
+        assert torch.isfinite(losses["total"]), f"{frames} frames"
+        assert {"reconstruction", "reconstruction_skill"} <= set(losses)
+
+
+@model_rule
+def it_starts_alike_and_learns_alike_from_the_same_seed(make_model: MakeModel) -> None:
+    results = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        model = make_model()
+        results.append(taught(model, [squares(model.history + 1)], 5))
+    assert results[0] == results[1]
+
+
+@model_rule
+def it_refuses_other_frames_and_other_actions_in_one_sentence(make_model: MakeModel) -> None:
+    model, window = make_model(), squares(model_history(make_model))
+    other = Window(np.zeros((1, 48, 32, 3), np.uint8), np.zeros((0, 2), np.float32))
+    with pytest.raises(FrameError, match="this model sees frames of shape"):
+        model.imagine(other, PLANS)
+    with pytest.raises(FrameError, match="uint8"):
+        model.reconstruct(window.images.astype(np.float32))
+    with pytest.raises(ActionError, match="plans have shape"):
+        model.imagine(window, np.zeros((2, 1, 3), np.float32))
+    with pytest.raises(ActionError, match="NaN"):
+        model.imagine(window, PLANS * np.nan)
+
+
+def model_history(make_model: MakeModel) -> int:
+    return make_model().history

@@ -14,7 +14,7 @@ from motorbabble.errors import ConfigurationError
 @dataclass(frozen=True)
 class GateConfig:
     reconstruction_skill: float = 0.9  # 1 - error / error of the mean frame
-    max_updates: int = 4  # per robot step
+    max_updates: int = 2  # per robot step
     max_seconds: float = 30.0  # per robot step; math.inf for runs that must repeat exactly
     patience: int = 200  # updates in one wait without any progress before it counts as stalled
 

@@ -27,7 +27,6 @@ from motorbabble.world_models.base import Batch, WorldModel
 class LearnerConfig:
     batch_size: int = 4  # windows per update
     updates_per_step: int = 1
-    window_length: int = 4  # frames; one more than the history gives every place in it a target
     shift: tuple[int, int] = (16, 16)  # pixels down and right, at most, either way; pixels go around the edges
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -37,11 +36,8 @@ class LearnerConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
     def __post_init__(self):
-        if self.batch_size < 1 or self.updates_per_step < 1 or self.window_length < 2:
-            raise ConfigurationError(
-                f"{self.batch_size} windows of {self.window_length} frames, {self.updates_per_step} updates per step cannot teach anything; "
-                "give at least 1 window of 2 frames and 1 update"
-            )
+        if self.batch_size < 1 or self.updates_per_step < 1:
+            raise ConfigurationError(f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each")
         if min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
             raise ConfigurationError(
                 f"shift {self.shift}, clip_norm {self.clip_norm} and ema_decay {self.ema_decay} cannot work; "
@@ -50,7 +46,7 @@ class LearnerConfig:
 
 
 # What a short life of some hundred steps needs: a higher rate, sooner reached, than the mission's numbers, which the config classes hold.
-ONLINE = LearnerConfig(schedule=ScheduleConfig(learning_rate=2e-3, warmup_steps=30))
+ONLINE = LearnerConfig(schedule=ScheduleConfig(learning_rate=2e-3, warmup_steps=15))
 
 
 class Learner:
@@ -95,8 +91,8 @@ class Learner:
 
     def choose(self) -> tuple[list[Window], bool]:
         """Windows for one update, and whether the first of them was never learned from before."""
-        newest = self.replay.newest(self.config.window_length)
-        length = self.config.window_length
+        length = self.trained.history + 1  # one frame more than the history gives every place in it a target
+        newest = self.replay.newest(length)
         fresh = newest is not None and len(newest) == length
         drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng)
         if not drawn and not fresh:  # early life: learn from whatever run there is

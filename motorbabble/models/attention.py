@@ -131,9 +131,14 @@ def sincos_code(rows: int, columns: int, width: int) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Xavier for linear layers, as in the field's masked autoencoders; zero biases."""
+    """Xavier for linear layers, as in the field's masked autoencoders; zero biases; what blocks add starts small."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Block):
+            with torch.no_grad():
+                part.attn.proj.weight.mul_(0.2)
+                part.mlp.fc2.weight.mul_(0.2)

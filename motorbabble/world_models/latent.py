@@ -35,10 +35,11 @@ class AutoencoderLatentPredictorWorldModelConfig:
     pred_patch_w: float = 0.2
     pred_latent_w: float = 0.8
     pred_action_w: float = 1.0
-    reconstruction_w: float = 1.0  # the anchor: whole frames, and one masked frame per window
+    reconstruction_w: float = 1.0  # the anchor: whole frames ...
+    masked_w: float = 0.5  # ... and, by this share, one masked frame per window
     mask_ratio_min: float = 0.3
     mask_ratio_max: float = 0.85
-    moved_layers: int = 2  # layers the decoder may move; 0: it only paints
+    moved_layers: int = 3  # layers the decoder may move; 0: it only paints
     ensemble_heads: int = 5
     informative_threshold: float = 0.05  # of full brightness: a patch with a larger change, or difference from the background
 
@@ -51,7 +52,9 @@ class AutoencoderLatentPredictorWorldModelConfig:
 
 # tiny is what two laptop cores teach in a minute; base is the mission's size; large wants a GPU.
 PRESETS = {
-    "tiny": AutoencoderLatentPredictorWorldModelConfig(AutoencoderConfig(width=128, depth=3), PredictorConfig(depth=3, heads=4)),
+    "tiny": AutoencoderLatentPredictorWorldModelConfig(
+        AutoencoderConfig(width=128, depth=3), PredictorConfig(depth=3, heads=4), prediction_history_size=2
+    ),
     "base": AutoencoderLatentPredictorWorldModelConfig(),
     "large": AutoencoderLatentPredictorWorldModelConfig(
         AutoencoderConfig(width=512, depth=12, heads=8, decoder_width=256, decoder_depth=2), PredictorConfig(depth=12)
@@ -106,11 +109,12 @@ class LatentWorldModel(WorldModel):
             past, start = self.predictor.trim(past, self.history - 1) if self.history > 1 else None, start + 1
             after = after[:, 0]
             uncertainty.append(self._uncertainty(now, after, actions[:, step]))
-            if pictures:
+            if pictures or step + 1 < length:
                 shown = self._paint(self.autoencoder.patchify(image), self.autoencoder.decode(now), self.autoencoder.decode(after), states[:, 0])
                 image = self.autoencoder.unpatchify(shown).clamp(0, 1)
                 images.append(image)
-            now = after
+            # It looks at its own picture again: errors of the latents alone would add up twice as fast (LAB_NOTES.md, 2026-11-23).
+            now = self.autoencoder.encode(self.autoencoder.patchify(image)) if step + 1 < length else after
         return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -120,7 +124,8 @@ class LatentWorldModel(WorldModel):
         background = vit.patchify(batch.background)
         holds = self._differs(patches, background)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
-        floor = _balanced(background - patches, holds).clamp(min=1e-5)
+        flat = patches.mean((0, 1, 2))  # early on the mean frame is nearly the frame itself, and no scale to divide by
+        floor = torch.maximum(_balanced(background - patches, holds), 0.1 * _balanced(flat - patches, holds)).clamp(min=1e-5)
 
         losses: dict[str, Tensor] = {}
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
@@ -128,7 +133,7 @@ class LatentWorldModel(WorldModel):
         losses["masked"] = self._masked_loss(patches[:, -1], holds[:, -1], floor)
         with torch.no_grad():
             losses["reconstruction_skill"] = 1 - (seen - patches).square().mean() / (background - patches).square().mean().clamp(min=1e-6)
-        total = config.reconstruction_w * 0.5 * (losses["reconstruction"] + losses["masked"])
+        total = config.reconstruction_w * (losses["reconstruction"] + config.masked_w * losses["masked"])
         if t > 1:
             total = total + self._prediction_losses(batch, patches, latents, seen, holds, losses)
         return {"total": total, **losses}

@@ -1,0 +1,96 @@
+"""The command line as a new user meets it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from motorbabble.cli import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent
+
+
+def babble(*words: str, folder: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "COLUMNS": "120"}
+    return subprocess.run([sys.executable, "-m", "motorbabble", *words], cwd=folder, env=settings, capture_output=True, text=True, timeout=timeout)
+
+
+def test_help_names_every_command_quickly():
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = babble("--help")
+        seconds.append(time.monotonic() - began)
+        assert done.returncode == 0
+    assert all(f"babble {name}" in done.stdout for name in COMMANDS)
+    assert min(seconds) < 1.5, "far above the half second that benchmarks/throughput.py measures on an idle machine"
+
+
+def test_a_short_demo_ends_with_a_card(tmp_path):
+    """`make demo`, shortened: learns, says what it learned, and leaves a page and its numbers."""
+    done = babble("demo", "--steps", "12", "--exam-steps", "20", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "toroidal_dot" / "dot-demo-seed0" / "card.html"
+    assert str(page) in done.stdout.replace("\n", "")
+    assert "step 12" in done.stdout or "exam" in done.stdout or "12" in done.stdout
+    card = json.loads((page.parent / "card.json").read_text())
+    assert card["trials"] == 19 and card["lived_steps"] == 12
+    assert "<html" in page.read_text() and "http" not in page.read_text().replace("http://www.w3.org", "")
+    lines = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
+    assert lines and {"step", "training_step", "reconstruction_loss", "predictor_latent_loss", "predictor_lr"} <= set(lines[0])
+
+
+def test_a_script_runs_without_learning():
+    done = babble("run", "toroidal_dot_runner", "--steps", "6", "--sequence", "double_move")
+    assert done.returncode == 0 and "count/move" in done.stdout and "torch" not in done.stderr
+
+
+def test_recipes_and_robots_are_listed():
+    assert "bodies_latent" in babble("recipes").stdout
+    assert "stay, move" in babble("robots").stdout
+    assert babble("robots", "check").stdout.count("20 times") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ([], 2, ""),
+        (["fly"], 2, "no command 'fly'"),
+        (["run"], 2, ""),
+        (["run", "nothing"], 2, "no recipe 'nothing'"),
+        (["run", "toroidal_dot_latent", "--model.patch-size", "15"], 2, "patch size 15 does not divide"),
+        (["run", "toroidal_dot_latent", "--steps", "0"], 2, "steps is 0"),
+        (["run", "toroidal_dot_latent", "--steps", "-1"], 2, "steps is -1"),
+        (["run", "toroidal_dot_runner", "--robot.dot-radius", "-1"], 2, "radius"),
+        (["robots", "fly"], 2, "babble robots list"),
+        (["demo", "--stepz", "3"], 2, "stepz"),
+    ],
+)
+def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says):
+    done = babble(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_where_it_happened(capsys):
+    from motorbabble.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError):
+        main(["run", "nothing", "--debug"])
+    with pytest.raises(SystemExit) as end:
+        main(["run", "nothing"])
+    assert end.value.code == 2
+
+
+def test_every_recipe_lists_its_settings():
+    from motorbabble.recipes import ABOUT, RECIPES
+
+    assert set(ABOUT) == set(RECIPES)
+    for name in RECIPES:
+        done = babble("run", name, "--help")
+        assert done.returncode == 0 and "--seed" in done.stdout and "default" in done.stdout

@@ -1,0 +1,134 @@
+"""The latent world model: the exam, and what is particular to it."""
+
+import numpy as np
+import pytest
+import torch
+from exams import MODEL_RULES, PLANS, squares, taught
+
+from motorbabble.errors import ConfigurationError
+from motorbabble.models.autoencoder import AutoencoderConfig
+from motorbabble.models.predictor import PredictorConfig
+from motorbabble.world_models.base import Batch
+from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel, _balanced
+
+SMALL = (AutoencoderConfig(patch_size=8, width=32, depth=2, heads=2, decoder_width=32), PredictorConfig(depth=2, heads=2))
+
+
+def small(**changes) -> LatentWorldModel:
+    return LatentWorldModel((32, 32), 2, AutoencoderLatentPredictorWorldModelConfig(*SMALL, **changes))
+
+
+MODELS = {
+    "moving and painting": small,
+    "only painting": lambda: small(moved_layers=0),
+    "one frame of history": lambda: small(prediction_history_size=1),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("make_model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("rule", MODEL_RULES, ids=lambda rule: rule.__name__)
+def test_it_passes_the_exam(rule, make_model):
+    rule(make_model)
+
+
+def test_frames_of_any_shape_the_patch_divides():
+    model = LatentWorldModel((16, 40), 3, AutoencoderLatentPredictorWorldModelConfig(*SMALL))
+    images = torch.rand(2, 3, 3, 16, 40)
+    losses = model.losses(Batch(images, torch.rand(2, 2, 3), images.mean((0, 1))))
+    assert torch.isfinite(losses["total"])
+
+
+def test_half_the_weight_lies_on_informative_patches():
+    error = torch.zeros(1, 100, 4)
+    error[0, 0] = 1.0  # one informative patch of a hundred, wrong by one
+    informative = torch.zeros(1, 100, dtype=torch.bool)
+    informative[0, 0] = True
+    assert float(_balanced(error, informative)) == pytest.approx(0.5)
+    assert float(_balanced(error, torch.zeros_like(informative))) == pytest.approx(0.005, rel=0.01)  # nothing informative: half the plain mean
+
+
+def test_losses_are_relative_to_doing_nothing():
+    """Untrained, the picture loss is 1: exactly copy-last."""
+    assert float(small().losses(Batch.of([squares(3)] * 2))["patch"].detach()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_latent_target_is_stopped():
+    """The newest frame is only a target, so nothing but its own reconstruction may pull at how it is encoded."""
+    model = small(reconstruction_w=0.0, pred_patch_w=0.0, pred_action_w=0.0)
+    torch.nn.init.normal_(model.predictor.head.weight, std=0.1)
+    images = Batch.of([squares(3)]).images.requires_grad_(True)
+    batch = Batch(images, torch.from_numpy(squares(3).actions)[None], images.detach().mean((0, 1)))
+    model.losses(batch)["latent"].backward()
+    assert images.grad[0, 2].abs().max() == 0
+    assert images.grad[0, 1].abs().max() > 0
+
+
+def test_every_part_reaches_the_encoder():
+    model = small()
+    torch.nn.init.normal_(model.predictor.head.weight, std=0.1)
+    batch = Batch.of([squares(3)] * 2)
+    for part in ("reconstruction", "masked", "patch", "latent", "action"):
+        model.zero_grad()
+        model.losses(batch)[part].backward()
+        assert model.autoencoder.patch_embed.weight.grad.abs().max() > 0, part
+
+
+def test_the_ensemble_teaches_the_trunk_nothing():
+    model = small()
+    model.losses(Batch.of([squares(3)] * 2))["ensemble"].backward()
+    assert model.autoencoder.patch_embed.weight.grad is None
+    assert model.predictor.head.weight.grad is None
+    assert model.ensemble.w1.grad.abs().max() > 0
+
+
+def test_the_action_is_decoded_from_real_differences_not_from_predictions():
+    model = small()
+    model.losses(Batch.of([squares(3)] * 2))["action"].backward()
+    assert all(parameter.grad is None for parameter in model.predictor.parameters())
+
+
+def test_an_action_that_shouts_is_capped():
+    """Ten times the error pulls no harder than one time: the gradient of log, not of the square."""
+    model = small(reconstruction_w=0.0, pred_patch_w=0.0, pred_latent_w=0.0)
+    window = squares(3)
+
+    def pull(scale: float) -> float:
+        model.zero_grad()
+        batch = Batch.of([window])
+        model.losses(Batch(batch.images, batch.actions * scale, batch.background))["total"].backward()
+        return float(model.action_decoder[2].bias.grad.norm())
+
+    assert pull(100.0) < pull(1.0)
+
+
+def test_disagreement_falls_where_something_was_learned():
+    model = small()
+    window = squares(3)
+    before = model.eval().imagine(window, PLANS, pictures=False).uncertainty.mean()
+    taught(model, [window], 150)
+    assert model.eval().imagine(window, PLANS, pictures=False).uncertainty.mean() < before - 0.3
+
+
+@pytest.mark.parametrize("history", [0, -1])
+def test_no_history_is_refused(history):
+    with pytest.raises(ConfigurationError, match="at least 1 frame"):
+        small(prediction_history_size=history)
+
+
+def test_impossible_mask_ratios_are_refused():
+    with pytest.raises(ConfigurationError, match="mask ratios"):
+        small(mask_ratio_min=0.9, mask_ratio_max=0.3)
+
+
+def test_mask_ratios_are_drawn_between_their_bounds(monkeypatch):
+    model, drawn = small(), []
+    monkeypatch.setattr(model.autoencoder, "random_keep", lambda n, ratio: drawn.append(ratio) or torch.arange(4).expand(n, -1))
+    for _ in range(50):
+        model.losses(Batch.of([squares(2)]))
+    assert 0.3 <= min(drawn) < 0.4 and 0.75 < max(drawn) <= 0.85
+    assert np.std(drawn) > 0.1

@@ -40,7 +40,9 @@ class DotExam:
         self.columns = np.sort(self.rng.choice(size, HELD_OUT_COLUMNS, replace=False))
         self.row = int(robot.get_observation().state["objects"][0, 1])
         margin = self.config.dot_radius
-        self.other_rows = self.rng.choice([y for y in range(margin, size - margin) if abs(y - self.row) > 2 * margin], HELD_OUT_COLUMNS, replace=False)
+        self.other_rows = self.rng.choice(
+            [y for y in range(margin, size - margin) if abs(y - self.row) > 2 * margin], HELD_OUT_COLUMNS, replace=False
+        )
         self.scratch = ToroidalDotRobot(self.config, seed=seed)
 
     def holds_out(self, observation: Observation) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from motorbabble.analysis.card import Card, make_card
 from motorbabble.errors import ConfigurationError
-from motorbabble.experience import Action, ActionSpace, Event, Observation, Selector, Situation, Step, Study, Window
+from motorbabble.experience import ActionSpace, Event, Observation, Selector, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
 from motorbabble.life import History, live, look
 from motorbabble.selectors import LeastTriedSelector, RandomDurationSelector, RandomSelector, UncertaintySelector
@@ -64,7 +64,9 @@ def learn(
     place = _device(device)
     if isinstance(model, str):
         if model != "latent" or preset not in PRESETS:
-            raise ConfigurationError(f"there is no model {model!r} with preset {preset!r}; choose latent, with one of {sorted(PRESETS)}, or give a WorldModel")
+            raise ConfigurationError(
+                f"there is no model {model!r} with preset {preset!r}; choose latent, with one of {sorted(PRESETS)}, or give a WorldModel"
+            )
         known = _names(ONLINE) | _names(PRESETS[preset])
         config = _override(PRESETS[preset], overrides)
         model = _model_for(robot, config)
@@ -136,7 +138,9 @@ class Run:
             lived = [step for step in lived if not (isinstance(held, HeldOutStretches) and held.holds(step.index))]
             if len(test) < 4:
                 need = HELD_OUT_STRETCH * (HELD_OUT_EVERY - 1) + 4
-                raise ConfigurationError(f"{len(self.lived)} steps were lived and {len(test)} held out, too few for a card; live {need}, or give test steps")
+                raise ConfigurationError(
+                    f"{len(self.lived)} steps were lived and {len(test)} held out, too few for a card; live {need}, or give test steps"
+                )
         return make_card(self.world_model, self.action_space, lived, test, robot=self.robot, name=name, curve=self.progress.curve)
 
 

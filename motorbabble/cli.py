@@ -19,7 +19,8 @@ def demo(arguments: Sequence[str]) -> None:
     from pathlib import Path
     from typing import Literal
 
-    from motorbabble.recipes import RECIPES
+    from motorbabble.recipes import RECIPES, LatentRecipe
+    from motorbabble.robots.bodies import BodiesConfig
 
     @dataclass(frozen=True)
     class Demo:
@@ -29,14 +30,15 @@ def demo(arguments: Sequence[str]) -> None:
         seed: int = 0  # another seed, another life (and, for bodies, another world)
         steps: int = 300  # of the robot, at most
         seconds: float = 60.0  # of learning, at most
-        exam_steps: int = 160  # lived afterwards without learning, for the card
+        exam_steps: int = 100  # lived afterwards without learning, for the card
         out: Path = Path("saved/cards")  # where the card goes
 
     chosen = _parse(Demo(), arguments, "babble demo")
     recipe = RECIPES["toroidal_dot_latent" if chosen.world == "dot" else "bodies_latent"]
+    assert isinstance(recipe, LatentRecipe)
     settings = {"seed": chosen.seed, "steps": chosen.steps, "seconds": chosen.seconds, "exam_steps": chosen.exam_steps, "out": chosen.out}
     if chosen.world == "bodies":
-        settings["robot"] = replace(recipe.robot, seed=chosen.seed)
+        settings["robot"] = BodiesConfig(seed=chosen.seed)
     _live_and_learn(f"{chosen.world}-demo", replace(recipe, **settings))
 
 
@@ -71,7 +73,7 @@ def recipes(arguments: Sequence[str]) -> None:
 
 def robots(arguments: Sequence[str]) -> None:
     """The robots there are, and what each can do; `robots check` puts them through a short test of the contract."""
-    from motorbabble.life import live
+    from motorbabble.life import live, look
     from motorbabble.recipes import RECIPES, robot_from
     from motorbabble.selectors import RandomSelector
 
@@ -79,9 +81,10 @@ def robots(arguments: Sequence[str]) -> None:
         raise ConfigurationError(f"babble robots {' '.join(arguments)} is not a command; use babble robots list, or babble robots check")
     for config in {type(recipe.robot): recipe.robot for recipe in RECIPES.values()}.values():
         with robot_from(config, seed=0) as robot:
-            seen = robot.get_observation()
-            shape = getattr(seen, "image", seen).shape
-            print(f"  {robot.robot_type:16}sees {shape[0]} x {shape[1]}, can {', '.join(map(robot.action_space.label, robot.action_space.candidates()))}")
+            seen = look(robot)
+            height, width, _ = seen.image.shape
+            actions = ", ".join(map(robot.action_space.label, robot.action_space.candidates()))
+            print(f"  {robot.robot_type:16}sees {height} x {width}, can {actions}")
             if list(arguments) == ["check"]:
                 done = sum(1 for _ in live(robot, RandomSelector(), steps=20))
                 print(f"  {'':16}looked and acted {done} times as the contract says")
@@ -131,7 +134,7 @@ def _parse(default: Any, arguments: Sequence[str], program: str) -> Any:
 
 
 def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
-    """Live with a panel to watch, then a card. Ctrl+C ends life after the step; what was learned is still shown."""
+    """Live with a panel to watch, then a card. Ctrl+C stops the robot first; no exam is lived after it, since that would move the robot again."""
     from dataclasses import asdict
 
     from rich.console import Console
@@ -159,8 +162,8 @@ def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
             **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
         )
         folder = recipe.out / robot.robot_type / f"{name}-seed{recipe.seed}"
-        about = robot.describe() if hasattr(robot, "describe") else f"{robot.robot_type}: {len(robot.action_space.candidates())} actions"
-        console.print(f"{about}\nIt starts from random weights. Its pictures and actions stay on this machine; the card goes to {folder}", highlight=False)
+        console.print(robot.describe(), highlight=False)
+        console.print("It starts from random weights. What it sees and does stays on this machine.", highlight=False)
         tracker = JsonlTracker(folder / "metrics.jsonl")
         interrupted = False
         with Terminal(name, robot.action_space, recipe.steps, recipe.seconds, console) as terminal:

@@ -117,7 +117,7 @@ class ActionSpace:
         if len({tuple(action.values()) for action in frozen}) != len(frozen):
             raise ConfigurationError(f"the actions {[dict(a) for a in actions]} hold the same one twice; list each once")
         spans = {name: (min(a[name] for a in frozen), max(a[name] for a in frozen)) for name in names} | dict(ranges or {})
-        channels = tuple(Channel(name, *map(float, spans[name]), (units or {}).get(name, "")) for name in names)
+        channels = tuple(Channel(name, float(low), float(high), (units or {}).get(name, "")) for name, (low, high) in spans.items())
         return cls(channels, frozen, frozen[rest], ordered, tuple(labels))
 
     @classmethod
@@ -207,7 +207,8 @@ class ActionSpace:
     @classmethod
     def from_json(cls, data: Mapping) -> "ActionSpace":
         actions = None if data["actions"] is None else tuple(dict(action) for action in data["actions"])
-        return cls(tuple(Channel(*c) for c in data["channels"]), actions, dict(data["rest"]), data["ordered"], tuple(data["labels"]))
+        channels = tuple(Channel(name, low, high, unit) for name, low, high, unit in data["channels"])
+        return cls(channels, actions, dict(data["rest"]), data["ordered"], tuple(data["labels"]))
 
     @property
     def fingerprint(self) -> str:
@@ -237,7 +238,8 @@ class Window:
             raise FrameError(f"a window's images are (T, H, W, 3) uint8 with T >= 1, not {self.images.shape} {self.images.dtype}; stack the frames")
         if self.actions.ndim != 2 or len(self.actions) != len(self.images) - 1:
             raise ActionError(
-                f"{len(self.images)} images need actions of shape ({len(self.images) - 1}, C), not {self.actions.shape}; give one action between each two"
+                f"{len(self.images)} images need actions of shape ({len(self.images) - 1}, C), not {self.actions.shape}; "
+                "give one action between each two"
             )
 
     def __len__(self) -> int:

@@ -56,7 +56,9 @@ def live(
                         robot.stop()
                     yield study
                     if study.gate == "diverged":
-                        raise Diverged(f"learning diverged at update {study.update}: the loss is not finite; lower the learning rate, or check the frames")
+                        raise Diverged(
+                            f"learning diverged at update {study.update}: the loss is not finite; lower the learning rate, or check the frames"
+                        )
                     if stop.is_set():
                         return
             choice = as_choice(select(Situation(history.window(), robot.action_space, mind, step)), robot.action_space)
@@ -66,8 +68,8 @@ def live(
                 raise RobotError(f"execute_action returned {executed!r}; return the action that was really executed")
             event = Step(step, observation, choice.action, dict(executed), choice, started, time.time_ns())
             history.acted(executed)
-            if hasattr(select, "observe"):
-                select.observe(event)
+            if observe := getattr(select, "observe", None):  # for selectors that learn
+                observe(event)
             step += 1
             yield event
     except GeneratorExit:

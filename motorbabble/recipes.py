@@ -45,7 +45,7 @@ class LatentRecipe:
     selector: Literal["uncertainty", "random", "random_duration", "least_tried"] = "uncertainty"
     steps: int = 400  # of the robot
     seconds: float | None = None  # of learning, at most; None: no limit
-    exam_steps: int = 160  # lived afterwards without learning, with random actions, for the card
+    exam_steps: int = 100  # lived afterwards without learning, with random actions, for the card
     seed: int = 0
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None: as torch finds it

@@ -101,7 +101,9 @@ class Terminal:
     def line(self) -> str:
         assert self.study
         done = self.step.index + 1 if self.step else 0
-        return f"step {done}  update {self.study.update}  {self.study.seconds:.0f} s learning  prediction skill {_skill(self.skills)}  {self.study.gate}"
+        return (
+            f"step {done}  update {self.study.update}  {self.study.seconds:.0f} s learning  prediction skill {_skill(self.skills)}  {self.study.gate}"
+        )
 
     def panel(self) -> "RenderableType":
         from rich.panel import Panel
@@ -162,4 +164,3 @@ def sparkline(values, width: int) -> str:
     step = max(1.0, len(values) / width)
     picked = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(int(len(values) / step))]
     return "".join(marks[min(7, int(max(0.0, value) * 8))] for value in picked)
-

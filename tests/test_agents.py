@@ -76,7 +76,7 @@ def test_a_life_too_short_for_a_card_says_how_long_it_must_be():
     with pytest.raises(ConfigurationError, match="nothing was lived yet"):
         _ = run.window
     list(run)
-    with pytest.raises(ConfigurationError, match="3 steps were lived .* live 88"):
+    with pytest.raises(ConfigurationError, match=r"3 steps were lived .* live 88"):
         run.card()
 
 

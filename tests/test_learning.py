@@ -221,7 +221,9 @@ def test_all_frames_of_a_window_shift_together():
     learner = taught_learner(0)
     window = squares(3)
     shifted = learner._shifted(window)
-    moves = {(dy, dx) for dy in range(-16, 17) for dx in range(-16, 17) if np.array_equal(np.roll(window.images[0], (dy, dx), (0, 1)), shifted.images[0])}
+    moves = {
+        (dy, dx) for dy in range(-16, 17) for dx in range(-16, 17) if np.array_equal(np.roll(window.images[0], (dy, dx), (0, 1)), shifted.images[0])
+    }
     assert any(all(np.array_equal(np.roll(a, move, (0, 1)), b) for a, b in zip(window.images, shifted.images, strict=True)) for move in moves)
     assert np.array_equal(window.actions, shifted.actions)
     still = Learner(small(), LearnerConfig(shift=(0, 0)))

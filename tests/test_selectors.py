@@ -1,5 +1,7 @@
 """Who decides: scripts, chance, counts and curiosity."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -71,7 +73,7 @@ def test_random_draws_every_action_about_as_often():
 
 def test_random_durations_keep_an_action_for_a_while():
     actions = chosen(RandomDurationSelector(0, longest=8), 2000)
-    changes = sum(a != b for a, b in zip(actions, actions[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(actions))
     assert 150 < changes < 350  # 4.5 steps on average, half of the draws repeat the action: 2000 / 9 = 222
     with pytest.raises(ConfigurationError, match="at least 1"):
         RandomDurationSelector(longest=0)

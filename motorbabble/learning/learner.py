@@ -37,7 +37,9 @@ class LearnerConfig:
 
     def __post_init__(self):
         if self.batch_size < 1 or self.updates_per_step < 1:
-            raise ConfigurationError(f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each")
+            raise ConfigurationError(
+                f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each"
+            )
         if min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
             raise ConfigurationError(
                 f"shift {self.shift}, clip_norm {self.clip_norm} and ema_decay {self.ema_decay} cannot work; "
@@ -66,7 +68,10 @@ class Learner:
         self.holds_out = holds_out
         self.rng = np.random.default_rng(seed)
         self.optimizer = torch.optim.AdamW(
-            decay_groups(world_model, config.weight_decay), lr=config.schedule.learning_rate, betas=(0.9, 0.99), fused=world_model.device.type == "cuda"
+            decay_groups(world_model, config.weight_decay),
+            lr=config.schedule.learning_rate,
+            betas=(0.9, 0.99),
+            fused=world_model.device.type == "cuda",
         )
         self.updates, self.samples, self.seconds = 0, 0, 0.0
 
@@ -99,7 +104,7 @@ class Learner:
             length = len(newest) if newest is not None else 0
             fresh = length > 1
             drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng) if fresh else []
-        windows = ([newest] if fresh else []) + drawn
+        windows = ([newest] if fresh and newest is not None else []) + drawn
         return [self._shifted(window) for window in windows], fresh
 
     def update(self, windows: list[Window], fresh: bool = False) -> dict[str, float]:
@@ -133,7 +138,8 @@ class Learner:
         if self.world_model is self.trained:
             return
         keep = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.world_model.parameters()), list(self.trained.parameters()), 1 - keep)
+        for averaged, trained in zip(self.world_model.parameters(), self.trained.parameters(), strict=True):
+            averaged.lerp_(trained, 1 - keep)
 
     def _shifted(self, window: Window) -> Window:
         if not any(self.config.shift):

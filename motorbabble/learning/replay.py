@@ -80,7 +80,7 @@ class Replay:
 
     def _window(self, end: int, length: int) -> Window:
         first = end - length + 1
-        led = self._led[first + 1 : end + 1]
+        led = [action for action in self._led[first + 1 : end + 1] if action is not None]
         return Window(np.stack(self._frames[first : end + 1]), np.stack(led) if led else np.zeros((0, 0), np.float32))
 
     def _forget_oldest(self) -> None:

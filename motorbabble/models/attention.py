@@ -20,6 +20,8 @@ class Rotary(nn.Module):
     zero (an action) is not turned at all.
     """
 
+    frequencies: Tensor
+
     def __init__(self, head_width: int, slowest: float = 100.0):
         super().__init__()
         pairs = head_width // 2

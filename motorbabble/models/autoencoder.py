@@ -31,6 +31,10 @@ class AutoencoderConfig:
 class MaskedAutoencoderViT(nn.Module):
     """Frames of height x width pixels to one latent per patch, and back, whole or from some of the patches only."""
 
+    position: Tensor
+    decoder_position: Tensor
+    places: Tensor
+
     def __init__(self, height: int, width: int, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
         p = config.patch_size

@@ -16,6 +16,12 @@ VARIANCE_FLOOR = 1e-4
 
 
 class EnsembleHeads(nn.Module):
+    """A few small networks that guess the predictor's error, token by token."""
+
+    prior_w1: Tensor
+    prior_w2: Tensor
+    projection: Tensor
+
     def __init__(self, width: int, action_size: int, heads: int = 5, hidden: int = 32, targets: int = 16, prior_scale: float = 0.3):
         super().__init__()
         inputs = 2 * width + action_size

@@ -22,6 +22,11 @@ MASK_BIAS = -3.0  # sigmoid(-3) = 0.047 is the slope with which a mask starts to
 
 
 class Mover(nn.Module):
+    """Composes the next image out of moved parts of the last one and what painting adds."""
+
+    column_steps: Tensor
+    row_steps: Tensor
+
     def __init__(self, height: int, width_px: int, patch_size: int, width: int, layers: int = 2):
         super().__init__()
         self.height, self.width_px, self.layers = height, width_px, layers

@@ -44,6 +44,10 @@ class ActionEmbedding(nn.Module):
 
 
 class TransformerActionConditionedPredictor(nn.Module):
+    """Latents of the newest frames and the actions taken at them, to the latents that follow each."""
+
+    places: Tensor
+
     def __init__(self, rows: int, columns: int, width: int, action_size: int, config: PredictorConfig = PredictorConfig()):
         super().__init__()
         if width % (2 * config.heads):
@@ -59,6 +63,7 @@ class TransformerActionConditionedPredictor(nn.Module):
         self.head = nn.Linear(width, width)
         init_weights(self)
         for layer in self.film_layers.values():
+            assert isinstance(layer, FiLM)
             nn.init.zeros_(layer.affine.weight)
         nn.init.zeros_(self.head.weight)
         self.register_buffer("places", grid_places(rows, columns), persistent=False)
@@ -72,7 +77,7 @@ class TransformerActionConditionedPredictor(nn.Module):
         if past is None:
             moments = max(1, self.config.max_sequence_length // self.block_tokens)
             latents, actions = latents[:, -moments:], actions[:, -moments:]
-        batch, time = latents.shape[:2]
+        time = latents.shape[1]
         embedded = self.action_embed(actions)
         x = torch.cat((latents, self.action_token(embedded).unsqueeze(2)), 2).flatten(1, 2)
         rotary = self.rotary(self._places(start, time))

@@ -41,6 +41,12 @@ class RobotInterface(ABC):
     def stop(self) -> None:  # noqa: B027 - a simulation at rest has nothing to stop
         """Stop moving now: idempotent, latching, from any thread, never raising."""
 
+    def describe(self) -> str:
+        """What it is and can do, in a sentence for people."""
+        actions = self.action_space.actions
+        can = "any value of its channels" if actions is None else ", ".join(map(self.action_space.label, actions))
+        return f"{self.robot_type} can do: {can}."
+
     def __enter__(self) -> Self:
         return self
 

@@ -1,5 +1,7 @@
 """Selectors that ask the model what it does not know yet."""
 
+from typing import Any
+
 import numpy as np
 
 from motorbabble.errors import ConfigurationError
@@ -36,8 +38,8 @@ class UncertaintySelector:
         gap = float(entropy[best] - np.mean(np.delete(entropy, best))) if len(candidates) > 1 else 0.0
         return Choice(candidates[best], scores, f"least sure of its outcome, by {gap:.2f} nats over the mean of the others")
 
-    def state_dict(self) -> dict:
-        return self.rng.bit_generator.state
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.rng.bit_generator.state)
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state

@@ -5,6 +5,7 @@ metadata), works as well.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,10 +61,10 @@ class RandomSelector:
         candidates = situation.action_space.candidates(rng=self.rng)
         return Choice(candidates[self.rng.integers(len(candidates))], why="drawn at random")
 
-    def state_dict(self) -> dict:
-        return self.rng.bit_generator.state
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.rng.bit_generator.state)
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state
 
 
@@ -74,7 +75,8 @@ class RandomDurationSelector(RandomSelector):
         super().__init__(seed)
         if longest < 1:
             raise ConfigurationError(f"the longest duration is {longest} steps; give at least 1")
-        self.longest, self.left, self.action = longest, 0, None
+        self.longest, self.left = longest, 0
+        self.action: Action = {}
 
     def __call__(self, situation: Situation) -> Choice:
         if self.left == 0:
@@ -83,10 +85,10 @@ class RandomDurationSelector(RandomSelector):
         self.left -= 1
         return Choice(self.action, why=f"a random action, {self.left} more steps of it")
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {"rng": super().state_dict(), "left": self.left, "action": self.action}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state["rng"])
         self.left, self.action = state["left"], state["action"]
 
@@ -111,8 +113,8 @@ class LeastTriedSelector:
         label = self.space.label(event.executed)
         self.counts[label] = self.counts.get(label, 0) + 1
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {"rng": self.rng.bit_generator.state, "counts": dict(self.counts)}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state, self.counts = state["rng"], dict(state["counts"])

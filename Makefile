@@ -65,6 +65,8 @@ wheel-check: wheel
 	"$$empty/env/bin/python" -c 'import motorbabble, sys; assert motorbabble.__file__.startswith(sys.prefix), motorbabble.__file__'; \
 	"$$empty/env/bin/babble" --help > /dev/null; \
 	"$$empty/env/bin/babble" recipes > /dev/null; \
+	"$$empty/env/bin/babble" demo --steps 3 --exam-steps 6 > /dev/null; \
+	test -s saved/cards/toroidal_dot/dot-demo-seed0/card.html; \
 	echo "The wheel works alone."
 
 clean:

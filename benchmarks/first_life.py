@@ -2,9 +2,11 @@
 
 One continuous stream, random initial weights, the default recipe. Dot: 24 columns are held out, windows that
 touch them never enter training, and both actions are examined at each of them, in the row that was lived and
-in rows that were not. Bodies: the world drawn from the seed, examined on another course through it. Seconds
-are those of life (looking, learning, choosing, acting); start-up and examination are left out. Prints the
-learning curve to stderr and one JSON line to stdout.
+in rows that were not. The recipe shifts whole windows at random by up to 16 px, so training does show dots at
+some of those places, though nothing that was lived there; `--set shift=[16,0]` shifts rows only, and
+`--set shift=[0,0]` nothing. Bodies: the world drawn from the seed, examined on another course through it.
+Seconds are those of life (looking, learning, choosing, acting); start-up and examination are left out. Prints
+the learning curve to stderr and one JSON line to stdout.
 """
 
 import argparse
@@ -40,9 +42,8 @@ class DotExam:
         self.columns = np.sort(self.rng.choice(size, HELD_OUT_COLUMNS, replace=False))
         self.row = int(robot.get_observation().state["objects"][0, 1])
         margin = self.config.dot_radius
-        self.other_rows = self.rng.choice(
-            [y for y in range(margin, size - margin) if abs(y - self.row) > 2 * margin], HELD_OUT_COLUMNS, replace=False
-        )
+        far = [y for y in range(margin, size - margin) if abs(y - self.row) > 16 + 2 * margin]  # out of reach of the shifts too
+        self.other_rows = self.rng.choice(far, HELD_OUT_COLUMNS, replace=False)
         self.scratch = ToroidalDotRobot(self.config, seed=seed)
 
     def holds_out(self, observation: Observation) -> bool:
@@ -102,7 +103,7 @@ def examine(run: Run, exam: DotExam | BodiesExam, quick: bool = False) -> dict:
         found = {"action_advantage": float(scored.best.mean()), "skill_moved": scored.skill_moved, **within_2px(scored, run.action_space)}
         if quick:
             return found
-        floors = floors_of(list(run.lived), run.action_space)
+        floors = floors_of(run.learned_from, run.action_space)
         found["skill_shift_floor"] = tally(floors["shift"], trials, run.action_space, robot).skill_moved
         curve = horizon_curve(imagine, exam.journeys(model.history))
         found["skill_horizon_8"] = curve[7] if len(curve) > 7 else None
@@ -153,9 +154,9 @@ def main() -> None:
     )
     for event in run:
         if chosen.curve and not isinstance(event, Step) and event.update % chosen.curve == 0:
-            point = {"update": event.update, "seconds": round(run.elapsed, 1), "steps": len(run.lived), **examine(run, exam, quick=True)}
+            point = {"update": event.update, "seconds": round(run.elapsed, 1), "steps": run.steps_done, **examine(run, exam, quick=True)}
             print(json.dumps(rounded(point)), {k: round(v, 3) for k, v in event.losses.items()}, file=sys.stderr, flush=True)
-    result = {"seed": chosen.seed, "world": chosen.world, "robot_steps": len(run.lived), "updates": run.learner.updates, "seconds": run.elapsed}
+    result = {"seed": chosen.seed, "world": chosen.world, "robot_steps": run.steps_done, "updates": run.learner.updates, "seconds": run.elapsed}
     print(json.dumps(rounded(result | examine(run, exam))))
 
 

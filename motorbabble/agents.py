@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,12 +15,10 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import ActionSpace, Event, Observation, Selector, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
 from motorbabble.life import History, live, look
+from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import LeastTriedSelector, RandomDurationSelector, RandomSelector, UncertaintySelector
 from motorbabble.world_models.base import WorldModel
 from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
-
-if TYPE_CHECKING:
-    from motorbabble.robots.interface import RobotInterface
 
 SELECTORS: dict[str, Callable[[int], Selector]] = {
     "uncertainty": UncertaintySelector,
@@ -33,7 +31,7 @@ HELD_OUT_STRETCH, HELD_OUT_EVERY = 12, 8  # steps in a stretch; one stretch in s
 
 
 def learn(
-    robot: "RobotInterface",
+    robot: RobotInterface,
     model: str | WorldModel = "latent",
     selector: str | Selector = "uncertainty",
     steps: int | None = 600,
@@ -50,14 +48,19 @@ def learn(
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
 
-    `model`: "latent", or any WorldModel; `selector`: a name or any function of a Situation; `steps` of the robot and
-    `seconds` of life end the run, whichever comes first. `holds_out` keeps moments out of everything learned from;
-    unless given, every eighth stretch of 12 steps is kept for `run.card()`. Further keywords set fields of the learner's
-    or the model's configuration by name: `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
+    `model`: "latent" in a size of PRESETS, or any WorldModel, which is trained in place while an average of it acts;
+    `selector`: a name or any function of a Situation; `steps` of the robot and `seconds` of life end the run, whichever
+    comes first. `holds_out` keeps moments out of everything learned from; unless given, every eighth stretch of 12 steps
+    is kept for `run.card()`. Further keywords set fields of the learner's or the model's configuration by name:
+    `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
     """
-    for name, value in (("steps", steps), ("seconds", seconds)):
-        if value is not None and not value > 0:
-            raise ConfigurationError(f"{name} is {value}; a life needs a positive number of {name}, or None for no limit")
+    if not isinstance(robot, RobotInterface):
+        raise ConfigurationError(f"{robot!r} is no robot; give an object whose class inherits from RobotInterface")
+    for name, value in (("steps", steps), ("seconds", seconds), ("threads", threads)):
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise ConfigurationError(f"{name} is {value!r}; give a positive number of {name}, or None for no limit")
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigurationError(f"seed is {seed!r}; give a whole number, 0 or more")
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -72,6 +75,12 @@ def learn(
         model = _model_for(robot, config)
     else:
         known = _names(ONLINE)
+        height, width, _ = look(robot).image.shape
+        if (model.image_shape, model.action_size) != ((height, width), robot.action_space.size):
+            raise ConfigurationError(
+                f"the model sees {model.image_shape} and knows actions of {model.action_size} numbers, this robot gives {(height, width)} "
+                f"and {robot.action_space.size}; make a model for this robot"
+            )
     if unknown := set(overrides) - known:
         raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}; choose one of {sorted(known)}")
     if isinstance(selector, str):
@@ -85,15 +94,16 @@ def learn(
 class Run:
     """A life in progress. Iterate it; look at it at any time; ask it for its card when enough was lived."""
 
-    def __init__(
-        self, robot: "RobotInterface", learner: Learner, select: Selector, steps: int | None, seconds: float | None, stop: Flag | None = None
-    ):
+    def __init__(self, robot: RobotInterface, learner: Learner, select: Selector, steps: int | None, seconds: float | None, stop: Flag | None = None):
         self.robot, self.learner, self.select = robot, learner, select
         self.steps, self.seconds, self.stop = steps, seconds, stop or Flag()
         self.lived: deque[Step] = deque(maxlen=learner.config.replay.capacity)
+        self.steps_done = 0
+        self._held_out: set[int] = set()  # indices of steps whose moment was kept out of what was learned
+        self._history = History(robot.action_space, learner.world_model.history)
         self.progress = Progress()
         self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting; not what the caller does in between
-        self._events = live(robot, select, learner, self.stop, steps=steps)
+        self._events = live(robot, select, learner, self.stop, steps=steps, history=self._history)
 
     @property
     def world_model(self) -> WorldModel:
@@ -106,13 +116,14 @@ class Run:
     @property
     def window(self) -> Window:
         """The newest frames and the actions between them, as the model wants them."""
-        if not self.lived:
+        if not self._history.seen:
             raise ConfigurationError("nothing was lived yet, so there is no window; iterate the run first")
-        history = History(self.action_space, self.world_model.history)
-        for step in list(self.lived)[-self.world_model.history :]:
-            history.add(step.observation)
-            history.acted(step.executed)
-        return history.window()
+        return self._history.window()
+
+    @property
+    def learned_from(self) -> list[Step]:
+        """The steps still remembered that were not held out."""
+        return [step for step in self.lived if step.index not in self._held_out]
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -123,25 +134,24 @@ class Run:
                 return
             if isinstance(event, Step):
                 self.lived.append(event)
+                self.steps_done = event.index + 1
+                if self.learner.held_out:
+                    self._held_out.add(event.index)
             else:
-                self.progress.add(event, len(self.lived), self.elapsed)
+                self.progress.add(event, self.steps_done, self.elapsed)
             if self.seconds is not None and self.elapsed >= self.seconds:
                 self.stop.set()
             yield event
 
     def card(self, test: Sequence[Step] | None = None, name: str = "") -> Card:
-        """How well it understands, on `test` steps, or on the stretches of its own life that it never learned from."""
-        lived = list(self.lived)
+        """How well it understands, on `test` steps, or on the moments of its own life that it never learned from."""
         if test is None:
-            held = self.learner.holds_out
-            test = [step for step in lived if isinstance(held, HeldOutStretches) and held.holds(step.index)]
-            lived = [step for step in lived if not (isinstance(held, HeldOutStretches) and held.holds(step.index))]
+            test = [step for step in self.lived if step.index in self._held_out]
             if len(test) < 4:
-                need = HELD_OUT_STRETCH * (HELD_OUT_EVERY - 1) + 4
-                raise ConfigurationError(
-                    f"{len(self.lived)} steps were lived and {len(test)} held out, too few for a card; live {need}, or give test steps"
-                )
-        return make_card(self.world_model, self.action_space, lived, test, robot=self.robot, name=name, curve=self.progress.curve)
+                by_itself = isinstance(self.learner.holds_out, HeldOutStretches)
+                longer = f"live {HELD_OUT_STRETCH * (HELD_OUT_EVERY - 1) + 4}, or " if by_itself else ""
+                raise ConfigurationError(f"{self.steps_done} steps were lived and {len(test)} held out, too few for a card; {longer}give test steps")
+        return make_card(self.world_model, self.action_space, self.learned_from, test, robot=self.robot, name=name, curve=self.progress.curve)
 
 
 class HeldOutStretches:
@@ -180,7 +190,7 @@ class Progress:
 class RobotRunner:
     """Acts without learning: no network, no checkpoint; counts what was done and how long it took."""
 
-    def __init__(self, robot: "RobotInterface", action_selector: Selector):
+    def __init__(self, robot: RobotInterface, action_selector: Selector):
         self.robot, self.action_selector = robot, action_selector
         self.counts: Counter[str] = Counter()
         self.started_ns: list[int] = []
@@ -222,7 +232,7 @@ class AutoencoderLatentPredictorWorldModel:
     `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`.
     """
 
-    def __init__(self, robot_interface: "RobotInterface", *, action_selector: str | Selector = "uncertainty", seed: int = 0, **settings: Any):
+    def __init__(self, robot_interface: RobotInterface, *, action_selector: str | Selector = "uncertainty", seed: int = 0, **settings: Any):
         self.robot = robot_interface
         self.life = learn(robot_interface, "latent", action_selector, None, seed, **settings)
 
@@ -232,7 +242,9 @@ class AutoencoderLatentPredictorWorldModel:
 
     def main_loop(self, max_steps: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Look, learn, choose, act; until `max_steps`, the end of a recording, or Ctrl+C. Called again, life goes on."""
-        target = None if max_steps is None else len(self.life.lived) + max_steps
+        if max_steps is not None and max_steps < 1:
+            raise ConfigurationError(f"max_steps is {max_steps}; give a positive number of steps, or None for no limit")
+        target = None if max_steps is None else self.life.steps_done + max_steps
         for event in self.life:
             if on_event:
                 on_event(event)
@@ -242,12 +254,12 @@ class AutoencoderLatentPredictorWorldModel:
 
 def _device(name: str) -> torch.device:
     try:
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        raise ConfigurationError(f"there is no device {name!r}; use auto, cpu or cuda") from None
+        return torch.zeros(1, device=("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name).device
+    except (RuntimeError, AssertionError):  # an unknown name; a torch that was built without it
+        raise ConfigurationError(f"there is no device {name!r} here; use auto or cpu") from None
 
 
-def _model_for(robot: "RobotInterface", config: AutoencoderLatentPredictorWorldModelConfig) -> LatentWorldModel:
+def _model_for(robot: RobotInterface, config: AutoencoderLatentPredictorWorldModelConfig) -> LatentWorldModel:
     height, width, _ = look(robot).image.shape
     return LatentWorldModel((height, width), robot.action_space.size, config)
 

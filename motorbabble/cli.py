@@ -114,6 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("babble: stopped by Ctrl+C", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+    except OSError as error:
+        if debug:
+            raise
+        print(f"babble: {error.strerror or error}: {error.filename}; choose a folder that can be written with --out", file=sys.stderr)
+        raise SystemExit(1) from None
     except MotorbabbleError as error:
         if debug:
             raise
@@ -130,7 +135,7 @@ def _overview() -> str:
 def _parse(default: Any, arguments: Sequence[str], program: str) -> Any:
     import tyro
 
-    return tyro.cli(type(default), default=default, args=list(arguments), prog=program)
+    return tyro.cli(type(default), default=default, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
@@ -138,6 +143,7 @@ def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
     from dataclasses import asdict
 
     from rich.console import Console
+    from rich.padding import Padding
 
     from motorbabble.agents import learn
     from motorbabble.experience import Step
@@ -164,26 +170,25 @@ def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
         folder = recipe.out / robot.robot_type / f"{name}-seed{recipe.seed}"
         console.print(robot.describe(), highlight=False)
         console.print("It starts from random weights. What it sees and does stays on this machine.", highlight=False)
-        tracker = JsonlTracker(folder / "metrics.jsonl")
-        interrupted = False
-        with Terminal(name, robot.action_space, recipe.steps, recipe.seconds, console) as terminal:
-            try:
+        try:
+            with (
+                JsonlTracker(folder / "metrics.jsonl") as tracker,
+                Terminal(name, robot.action_space, recipe.steps, recipe.seconds, console) as terminal,
+            ):
                 for event in run:
                     tracker(event)
                     terminal(event, run.progress.skill)
-            except KeyboardInterrupt:
-                interrupted = True
-        tracker.close()
-        if interrupted:
-            console.print("Stopped by Ctrl+C; the robot is at rest.", highlight=False)
-            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            robot.stop()
+            console.print(f"The robot is at rest after {run.steps_done} steps.", highlight=False)
+            raise
         console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
         exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps) if isinstance(event, Step)]
         card = run.card(exam, name=name)
     page = card.save(folder)
     console.print()
     for sentence in card.sentences():
-        console.print(f"  {sentence}", highlight=False)
+        console.print(Padding(sentence, (0, 2)), highlight=False)
     console.print(f"\nOpen {page} to see what it imagines.", highlight=False)
 
 

@@ -13,14 +13,11 @@ from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig
 from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig
 
-SAVED = Path("saved")
-TOROIDAL_DOT_CARD_DIR = SAVED / "cards" / "toroidal_dot"
-BODIES_CARD_DIR = SAVED / "cards" / "bodies"
+SAVED = Path("saved")  # cards go to saved/cards/ROBOT_TYPE/NAME, unless --out says otherwise
 
 __all__ = [
     "AutoencoderConfig",
     "AutoencoderLatentPredictorWorldModelConfig",
-    "BODIES_CARD_DIR",
     "BodiesConfig",
     "GateConfig",
     "LatentRecipe",
@@ -34,6 +31,5 @@ __all__ = [
     "RunnerRecipe",
     "SAVED",
     "ScheduleConfig",
-    "TOROIDAL_DOT_CARD_DIR",
     "ToroidalDotConfig",
 ]

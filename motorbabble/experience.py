@@ -116,6 +116,11 @@ class ActionSpace:
                 raise ConfigurationError(f"action {action} holds NaN or infinity; give every action finite numbers")
         if len({tuple(action.values()) for action in frozen}) != len(frozen):
             raise ConfigurationError(f"the actions {[dict(a) for a in actions]} hold the same one twice; list each once")
+        for name, (low, high) in (ranges or {}).items():
+            if name not in names or any(not low <= action[name] <= high for action in frozen):
+                raise ConfigurationError(
+                    f"range {name!r} from {low} to {high} does not hold what the actions do; give ranges of {list(names)} that do"
+                )
         spans = {name: (min(a[name] for a in frozen), max(a[name] for a in frozen)) for name in names} | dict(ranges or {})
         channels = tuple(Channel(name, float(low), float(high), (units or {}).get(name, "")) for name, (low, high) in spans.items())
         return cls(channels, frozen, frozen[rest], ordered, tuple(labels))
@@ -147,6 +152,18 @@ class ActionSpace:
                 if not channel.low <= plain[channel.name] <= channel.high:
                     raise ActionError(f"action {plain} has {channel.name} outside {channel.low} to {channel.high}; choose one of {self}")
         return plain
+
+    def nearest(self, action: Action) -> Action:
+        """What a robot says it did, as this space can say it: clipped to the ranges, and in an ordered list the nearest action."""
+        if self.actions is not None and not self.ordered:
+            return self.check(action)
+        names = {channel.name for channel in self.channels}
+        if not isinstance(action, Mapping) or set(action) != names or not all(math.isfinite(float(value)) for value in action.values()):
+            return self.check(action)  # which refuses it, in a sentence
+        clipped = {c.name: min(max(float(action[c.name]), c.low), c.high) for c in self.channels}
+        if self.actions is None:
+            return clipped
+        return min(self.actions, key=lambda a: sum((c.scaled(a[c.name]) - c.scaled(clipped[c.name])) ** 2 for c in self.channels))
 
     def index(self, action: Action) -> int:
         """Where a discrete action stands in the list."""
@@ -197,7 +214,7 @@ class ActionSpace:
 
     def to_json(self) -> dict:
         return {
-            "channels": [[c.name, c.low, c.high, c.unit] for c in self.channels],
+            "channels": [[c.name, float(c.low), float(c.high), c.unit] for c in self.channels],
             "actions": None if self.actions is None else [dict(action) for action in self.actions],
             "rest": dict(self.rest),
             "ordered": self.ordered,
@@ -226,7 +243,8 @@ class ActionSpace:
 class Window:
     """A stretch of experience: images (T, H, W, 3) uint8 and the actions (T-1, C) between them, encoded.
 
-    actions[i] led from images[i] to images[i + 1]. A window never crosses a session, an episode or a gap.
+    actions[i] led from images[i] to images[i + 1]; states hold what else was sensed, (T, ...) each.
+    A window never crosses a session, an episode or a gap.
     """
 
     images: np.ndarray
@@ -248,7 +266,7 @@ class Window:
     def last(self, frames: int) -> "Window":
         """The newest `frames` images and the actions between them."""
         keep = min(frames, len(self))
-        return Window(self.images[-keep:], self.actions[len(self.actions) - keep + 1 :], self.states)
+        return Window(self.images[-keep:], self.actions[len(self.actions) - keep + 1 :], {name: value[-keep:] for name, value in self.states.items()})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from motorbabble.errors import ActionError, Diverged, EndOfSession, RobotError
+from motorbabble.errors import ActionError, ConfigurationError, Diverged, EndOfSession, FrameError, RobotError
 from motorbabble.experience import Action, ActionSpace, Choice, Event, Observation, Selector, Situation, Step, Window, check_frame
 
 if TYPE_CHECKING:
@@ -32,15 +32,29 @@ def live(
     *,
     world_model: "WorldModel | None" = None,
     steps: int | None = None,
+    history: "History | None" = None,
 ) -> Iterator[Event]:
     """Yield a Study per gradient step and a Step per action until `stop` is set, `steps` are done or a recording ends.
 
     `world_model` is what selectors imagine with; the learner's own unless given. Raises whatever the robot, the selector
-    or the learner raise, after robot.stop(); Diverged when a loss is no longer finite.
+    or the learner raise, after robot.stop(); Diverged when a loss is no longer finite. `history`: kept by a caller who wants to
+    look at the newest frames too.
     """
-    stop = stop or Flag()
+    if steps is not None and steps < 1:
+        raise ConfigurationError(f"steps is {steps}; a life needs a positive number of steps, or None for no limit")
     mind = world_model or (learner.world_model if learner else None)
-    history = History(robot.action_space, mind.history if mind else 3)
+    return _live(robot, select, learner, stop or Flag(), mind, steps, history or History(robot.action_space, mind.history if mind else 3))
+
+
+def _live(
+    robot: "RobotInterface",
+    select: Selector,
+    learner: "Learner | None",
+    stop: Flag,
+    mind: "WorldModel | None",
+    steps: int | None,
+    history: "History",
+) -> Iterator[Event]:
     step = 0
     try:
         while not stop.is_set() and (steps is None or step < steps):
@@ -63,10 +77,8 @@ def live(
                         return
             choice = as_choice(select(Situation(history.window(), robot.action_space, mind, step)), robot.action_space)
             started = time.time_ns()
-            executed = robot.execute_action(choice.action)
-            if not isinstance(executed, Mapping):
-                raise RobotError(f"execute_action returned {executed!r}; return the action that was really executed")
-            event = Step(step, observation, choice.action, dict(executed), choice, started, time.time_ns())
+            executed = as_executed(robot.execute_action(choice.action), robot.action_space)
+            event = Step(step, observation, choice.action, executed, choice, started, time.time_ns())
             history.acted(executed)
             if observe := getattr(select, "observe", None):  # for selectors that learn
                 observe(event)
@@ -84,25 +96,31 @@ class History:
 
     def __init__(self, space: ActionSpace, frames: int):
         self.space, self.episode = space, None
-        self.frames: deque[np.ndarray] = deque(maxlen=frames)
+        self.seen: deque[Observation] = deque(maxlen=frames)
         self.actions: deque[np.ndarray] = deque(maxlen=max(frames - 1, 0))
         self.led: np.ndarray | None = None  # the encoded action that led to the newest frame
 
     def add(self, observation: Observation) -> None:
+        if self.seen and observation.image.shape != self.seen[-1].image.shape:
+            raise FrameError(
+                f"the frame is {observation.image.shape}, the one before was {self.seen[-1].image.shape}; a robot's frames keep one size"
+            )
         if observation.episode != self.episode:
-            self.frames.clear()
+            self.seen.clear()
             self.actions.clear()
             self.led, self.episode = None, observation.episode
         if self.led is not None:
             self.actions.append(self.led)
-        self.frames.append(observation.image)
+        self.seen.append(observation)
 
     def acted(self, action: Action) -> None:
         self.led = self.space.encode(action)
 
     def window(self) -> Window:
         actions = np.stack(self.actions) if self.actions else np.zeros((0, self.space.size), np.float32)
-        return Window(np.stack(self.frames), actions)
+        shared = set.intersection(*(set(observation.state) for observation in self.seen))
+        states = {name: np.stack([observation.state[name] for observation in self.seen]) for name in sorted(shared)}
+        return Window(np.stack([observation.image for observation in self.seen]), actions, states)
 
 
 def look(robot: "RobotInterface") -> Observation:
@@ -114,6 +132,16 @@ def look(robot: "RobotInterface") -> Observation:
         if seen is not None:
             return Observation(check_frame(seen).copy(), captured_ns=time.time_ns())
     raise RobotError(f"{type(robot).__name__} gave no frame {LOOKS} times in a row; check its camera, or raise RobotError in get_observation")
+
+
+def as_executed(done: Any, space: ActionSpace) -> Action:
+    """What a robot says it did; RobotError when that is no action."""
+    if not isinstance(done, Mapping):
+        raise RobotError(f"execute_action returned {done!r}; return the action that was really executed")
+    try:
+        return space.nearest(done)
+    except (ActionError, TypeError, ValueError):
+        raise RobotError(f"execute_action returned {dict(done)}, which is none of {space}; return the action that was really executed") from None
 
 
 def as_choice(chosen: Any, space: ActionSpace) -> Choice:

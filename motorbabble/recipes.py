@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from motorbabble.errors import ConfigurationError
 from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.schedule import ScheduleConfig
 from motorbabble.robots.bodies import BodiesConfig, BodiesRobot
@@ -17,11 +18,11 @@ from motorbabble.selectors import SEQUENCES, create_sequence_action_selector
 RobotConfig = ToroidalDotConfig | BodiesConfig
 
 
-def robot_from(config: RobotConfig, seed: int, course: int | None = None) -> RobotInterface:
-    """The robot a configuration describes. The same `seed` gives the same world; another `course` another life in it."""
+def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
+    """The robot a configuration describes. The configuration makes the world; `seed` says where in it life begins."""
     if isinstance(config, BodiesConfig):
-        return BodiesRobot(course=seed if course is None else course, config=config)
-    return ToroidalDotRobot(config, seed=seed if course is None else course)
+        return BodiesRobot(course=seed if config.course is None else config.course, config=config)
+    return ToroidalDotRobot(config, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class LatentRecipe:
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None: as torch finds it
     out: Path = Path("saved/cards")  # where the card goes, in a folder of its own
+
+    def __post_init__(self):
+        if self.exam_steps < 2 or self.seed < 0:
+            raise ConfigurationError(f"exam_steps is {self.exam_steps} and seed {self.seed}; an exam needs at least 2 steps, a seed is 0 or more")
 
 
 @dataclass(frozen=True)

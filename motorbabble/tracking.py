@@ -4,10 +4,11 @@ Trackers are fed the events of `live` and never touch the robot. The metric name
 """
 
 import json
+import math
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from motorbabble.experience import ActionSpace, Event, Step, Study
 
@@ -34,23 +35,28 @@ def metrics_of(study: Study) -> dict[str, float | int | str]:
 
 
 class JsonlTracker:
-    """One line of JSON per logged update, appended and flushed: the record that is always there."""
+    """One line of JSON per logged update, flushed at once: the record that is always there. A number that is not finite is null."""
 
     def __init__(self, path: str | Path, log_interval: int = 10):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.log_interval = log_interval
-        self._file: TextIO = self.path.open("a", encoding="utf-8")
+        self._file: TextIO = self.path.open("w", encoding="utf-8")
         self._step = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Step):
             self._step = event.index + 1
         elif event.update % self.log_interval == 0 or event.gate == "diverged":
-            self._file.write(json.dumps({"step": self._step, **metrics_of(event)}) + "\n")
+            values = {"step": self._step, **metrics_of(event)}
+            finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
             self._file.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
         self._file.close()
 
 
@@ -106,6 +112,7 @@ class Terminal:
         )
 
     def panel(self) -> "RenderableType":
+        from rich.markup import escape
         from rich.panel import Panel
         from rich.table import Table
 
@@ -119,10 +126,11 @@ class Terminal:
         table.add_row("over time", f"[green]{sparkline(self.skills, 40)}[/]  0 = no better than 'nothing changes', 1 = perfect")
         seen = self.study.losses.get("reconstruction_skill")
         if seen is not None:
-            table.add_row("sees", f"{_bar(max(0.0, seen), 'cyan')}  {seen:.2f}, where 0 is the mean picture   ({_GATES[self.study.gate]})")
+            clear = f"{seen:.2f}, where 0 is the mean picture" if seen > 0 else "not yet clearer than the mean picture"
+            table.add_row("sees", f"{_bar(max(0.0, seen), 'cyan')}  {clear}; {_GATES[self.study.gate]}")
         if self.step:
-            table.add_row("did", f"{self.space.label(self.step.executed)}: {self.step.choice.why}")
-            table.add_row("so far", "   ".join(f"{label} x {count}" for label, count in sorted(self.counts.items())))
+            table.add_row("did", escape(f"{self.space.label(self.step.executed)}: {self.step.choice.why}"))
+            table.add_row("so far", escape("   ".join(f"{label} x {count}" for label, count in sorted(self.counts.items()))))
         return Panel(table, title=self.title, title_align="left", border_style="dim")
 
     def _share(self, done: int) -> float:
@@ -138,11 +146,11 @@ class Terminal:
 
 
 _GATES = {
-    "learning": "the robot waits until it sees better",
+    "learning": "the robot waits",
     "passed": "well enough to act",
-    "budget": "waited long enough, acts",
-    "stalled": "no longer improving, acts",
-    "diverged": "diverged: stopped",
+    "budget": "waited, and acts",
+    "stalled": "no longer improving, so it acts",
+    "diverged": "diverged, and stopped",
 }
 
 

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from counting import Counting
+from counting import Counting, read
 from exams import look
 
 import motorbabble
@@ -120,6 +120,10 @@ def test_settings_reach_the_model_and_the_learner():
         ({"learning_rate": -1.0}, "learning rate -1.0"),
         ({"max_updates": 0}, "never opens"),
         ({"device": "abacus"}, "device"),
+        ({"threads": 0}, "threads is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"steps": "5"}, "steps is '5'"),
+        ({"ensemble_heads": 1}, "at least 2"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence_before_the_robot_moves(settings, says):
@@ -129,6 +133,39 @@ def test_bad_settings_are_refused_in_one_sentence_before_the_robot_moves(setting
         learn(robot, **settings)
     assert "\n" not in str(caught.value)
     assert np.array_equal(before, look(robot).image)
+
+
+def test_a_model_made_for_another_robot_is_refused():
+    made = learn(Counting(size=32), steps=1, patch_size=8).learner.trained
+    with pytest.raises(ConfigurationError, match="make a model for this robot"):
+        learn(dot(), made)
+    with pytest.raises(ConfigurationError, match="is no robot"):
+        learn(ToroidalDotRobot)
+
+
+def test_any_world_model_may_be_given():
+    made = learn(dot(), steps=1).learner.trained
+    run = learn(dot(), made, steps=6, selector="random")
+    list(run)
+    assert run.learner.trained is made and run.learner.updates > 0
+
+
+def test_the_window_is_the_newest():
+    run = learn(Counting(size=32), steps=6, selector="random", patch_size=8, batch_size=1, max_updates=1)
+    for event in run:
+        count, last = read(run.window.images[-1])
+        if isinstance(event, Step):
+            assert count == read(event.observation.image)[0]
+        elif run.lived:
+            assert count == read(run.lived[-1].observation.image)[0] + last
+
+
+def test_a_rule_of_ones_own_holds_out_too():
+    run = learn(dot(), steps=12, selector="random", holds_out=lambda seen: seen.sequence % 2 == 0, batch_size=1)
+    list(run)
+    assert len(run.learned_from) < len(run.lived) == 12
+    with pytest.raises(ConfigurationError, match="give test steps"):
+        learn(dot(), steps=5, holds_out=lambda seen: False).card()
 
 
 def test_the_runner_counts_and_times():
@@ -153,6 +190,8 @@ def test_the_missions_constructor_runs_and_goes_on():
     assert sum(isinstance(event, Step) for event in heard) == 4
     mind.main_loop(3)
     assert len(mind.life.lived) == 7
+    with pytest.raises(ConfigurationError, match="max_steps is 0"):
+        mind.main_loop(0)
 
 
 def test_the_public_names_are_there():

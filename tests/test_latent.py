@@ -5,7 +5,8 @@ import pytest
 import torch
 from exams import MODEL_RULES, PLANS, squares, taught
 
-from motorbabble.errors import ConfigurationError
+from motorbabble.errors import ActionError, ConfigurationError
+from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.predictor import PredictorConfig
 from motorbabble.world_models.base import Batch
@@ -39,7 +40,7 @@ def test_it_passes_the_exam(rule, make_model):
 def test_frames_of_any_shape_the_patch_divides():
     model = LatentWorldModel((16, 40), 3, AutoencoderLatentPredictorWorldModelConfig(*SMALL))
     images = torch.rand(2, 3, 3, 16, 40)
-    losses = model.losses(Batch(images, torch.rand(2, 2, 3), images.mean((0, 1))))
+    losses = model.losses(Batch(images, torch.rand(2, 2, 3), images.mean(1)))
     assert torch.isfinite(losses["total"])
 
 
@@ -62,7 +63,7 @@ def test_the_latent_target_is_stopped():
     model = small(reconstruction_w=0.0, pred_patch_w=0.0, pred_action_w=0.0)
     torch.nn.init.normal_(model.predictor.head.weight, std=0.1)
     images = Batch.of([squares(3)]).images.requires_grad_(True)
-    batch = Batch(images, torch.from_numpy(squares(3).actions)[None], images.detach().mean((0, 1)))
+    batch = Batch(images, torch.from_numpy(squares(3).actions)[None], images.detach().mean(1))
     model.losses(batch)["latent"].backward()
     assert images.grad[0, 2].abs().max() == 0
     assert images.grad[0, 1].abs().max() > 0
@@ -118,6 +119,26 @@ def test_disagreement_falls_where_something_was_learned():
 def test_no_history_is_refused(history):
     with pytest.raises(ConfigurationError, match="at least 1 frame"):
         small(prediction_history_size=history)
+
+
+@pytest.mark.parametrize("bad", [{"ensemble_heads": 1}, {"moved_layers": -1}, {"pred_patch_w": -1.0}, {"masked_w": float("nan")}])
+def test_parts_that_cannot_work_are_refused(bad):
+    with pytest.raises(ConfigurationError):
+        small(**bad)
+
+
+def test_a_history_beyond_the_capacity_is_refused():
+    config = AutoencoderLatentPredictorWorldModelConfig(SMALL[0], PredictorConfig(depth=2, heads=2, max_sequence_length=40))
+    with pytest.raises(ConfigurationError, match="3 frames of 16 patches exceed 40 tokens"):
+        LatentWorldModel((32, 32), 2, config)
+
+
+def test_windows_are_checked_like_plans():
+    model, window = small(), squares(3)
+    with pytest.raises(ActionError, match="NaN"):
+        model.imagine(Window(window.images, window.actions * np.nan), PLANS)
+    with pytest.raises(ActionError, match="3 numbers each"):
+        model.imagine(Window(window.images, np.zeros((2, 3), np.float32)), PLANS)
 
 
 def test_impossible_mask_ratios_are_refused():

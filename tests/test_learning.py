@@ -217,17 +217,33 @@ def test_a_step_that_is_not_finite_changes_no_weight():
     assert torch.equal(averaged, torch.nn.utils.parameters_to_vector(learner.world_model.parameters()))
 
 
-def test_all_frames_of_a_window_shift_together():
+def test_all_frames_of_a_window_and_its_background_shift_together():
     learner = taught_learner(0)
     window = squares(3)
-    shifted = learner._shifted(window)
-    moves = {
-        (dy, dx) for dy in range(-16, 17) for dx in range(-16, 17) if np.array_equal(np.roll(window.images[0], (dy, dx), (0, 1)), shifted.images[0])
-    }
-    assert any(all(np.array_equal(np.roll(a, move, (0, 1)), b) for a, b in zip(window.images, shifted.images, strict=True)) for move in moves)
+    shifted, background = learner._shifted(window)
+    moves = [(dy, dx) for dy in range(-16, 17) for dx in range(-16, 17)]
+    (move, *_) = [move for move in moves if np.array_equal(np.roll(window.images[0], move, (0, 1)), shifted.images[0])]
+    assert all(np.array_equal(np.roll(a, move, (0, 1)), b) for a, b in zip(window.images, shifted.images, strict=True))
+    assert np.array_equal(np.roll(learner.replay.background(), move, (0, 1)), background)
     assert np.array_equal(window.actions, shifted.actions)
-    still = Learner(small(), LearnerConfig(shift=(0, 0)))
-    assert still._shifted(window) is window
+    still = taught_learner(0, shift=(0, 0))
+    assert still._shifted(window)[0] is window
+
+
+def test_what_is_informative_does_not_depend_on_the_shift(monkeypatch):
+    """A patch-wise shift moves what holds something, and with it the background it is compared with."""
+    learner, marked = taught_learner(0), []
+    honest = learner.trained._differs
+    monkeypatch.setattr(learner.trained, "_differs", lambda *pair: marked.append(honest(*pair)) or marked[-1])
+    window = squares(3)
+    for move in ((0, 0), (8, 16)):
+        monkeypatch.setattr(learner, "_shifted", lambda w, m=move: (np_rolled(w, m), np.roll(learner.replay.background(), m, (0, 1))))
+        learner.update([window])
+    assert marked[0].sum() == marked[2].sum() > 0  # two comparisons per update; the first is with the background
+
+
+def np_rolled(window, move):
+    return type(window)(np.roll(window.images, move, (1, 2)), window.actions)
 
 
 def test_nothing_is_studied_before_the_first_transition():
@@ -241,6 +257,20 @@ def test_only_a_newest_window_counts_as_fresh():
     assert "fresh_error" in next(learner.study()).losses
     learner.replay.skip()
     assert "fresh_error" not in next(learner.study()).losses
+
+
+def test_a_window_is_fresh_once():
+    """Waiting at the gate, the newest window is learned from again and again; only the first prediction of it was blind."""
+    learner = taught_learner(0)
+    learner.config = LearnerConfig(batch_size=2, gate=GateConfig(reconstruction_skill=2.0, max_updates=3), schedule=ONLINE.schedule)
+    assert ["fresh_error" in study.losses for study in learner.study()] == [True, False, False]
+
+
+def test_a_model_that_names_only_its_total_learns_too():
+    learner = taught_learner(0)
+    honest = learner.trained.losses
+    learner.trained.losses = lambda batch: {"total": honest(batch)["total"]}
+    assert [study.gate for study in learner.study()] == ["passed"]
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"updates_per_step": 0}, {"shift": (-1, 0)}, {"clip_norm": 0.0}, {"ema_decay": 1.0}])

@@ -7,7 +7,7 @@ import pytest
 from counting import Counting, read
 from test_learning import assert_whole
 
-from motorbabble.errors import ActionError, Diverged, EndOfSession, FrameError, RobotError
+from motorbabble.errors import ActionError, ConfigurationError, Diverged, EndOfSession, FrameError, RobotError
 from motorbabble.experience import Choice, Observation, Step, Study
 from motorbabble.life import live
 from motorbabble.robots.interface import RobotInterface
@@ -142,6 +142,8 @@ def raising(error):
         (Watched(sees=raising(RobotError("the camera is gone"))), RobotError, "camera is gone"),
         (Watched(does=raising(RobotError("the motor is stuck"))), RobotError, "motor is stuck"),
         (Watched(does=lambda action: None), RobotError, "return the action"),
+        (Watched(does=lambda action: {"jump": 1}), RobotError, "none of"),
+        (Watched(does=lambda action: {"add": float("nan")}), RobotError, "none of"),
         (Watched(sees=lambda: np.zeros((8, 8), np.uint8)), FrameError, "shape"),
         (Watched(sees=lambda: np.zeros((8, 8, 3))), FrameError, "float64, not uint8"),
         (Watched(sees=lambda: np.full((8, 8, 3), np.nan)), FrameError, "NaN"),
@@ -164,6 +166,32 @@ def test_a_loop_that_did_not_stop_its_robot_would_be_noticed():
             robot.get_observation()
             robot.execute_action({"add": 1})
     assert robot.stops == 0
+
+
+def test_what_a_motor_clipped_counts_as_the_nearest_action():
+    steps = list(live(Watched(does=lambda action: {"add": 1.9}), ADD, steps=2))
+    assert [step.executed for step in steps] == [{"add": 2}] * 2
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_no_steps_are_no_life(steps):
+    with pytest.raises(ConfigurationError, match=f"steps is {steps}"):
+        live(Counting(), ADD, steps=steps)  # refused at once, not when the first event is asked for
+
+
+def test_a_frame_that_changes_its_size_is_refused():
+    frames = iter([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)])
+    robot = Watched(sees=lambda: next(frames))
+    with pytest.raises(FrameError, match="keep one size"):
+        list(live(robot, ADD, steps=5))
+    assert robot.stops == 1
+
+
+def test_what_else_is_sensed_is_in_the_window():
+    windows = []
+    list(live(Counting(), lambda situation: windows.append(situation.window) or {"add": 1}, steps=3))
+    assert windows[-1].states["count"][:, 0].tolist() == [read(image)[0] for image in windows[-1].images]
+    assert windows[-1].last(2).states["count"].shape == (2, 1)
 
 
 def test_a_robot_that_is_slow_to_see_is_asked_again():

@@ -30,22 +30,20 @@ def test_losses_go_by_the_missions_names():
 
 
 def test_lines_are_throttled_and_there_at_once(tmp_path):
-    tracker = JsonlTracker(tmp_path / "deep" / "metrics.jsonl", log_interval=5)
-    for i in range(1, 13):
-        tracker(a_study(i))
-        tracker(a_step(i - 1))
-    lines = [json.loads(line) for line in tracker.path.read_text().splitlines()]  # read before it is closed
+    with JsonlTracker(tmp_path / "deep" / "metrics.jsonl", log_interval=5) as tracker:
+        for i in range(1, 13):
+            tracker(a_study(i))
+            tracker(a_step(i - 1))
+        lines = [json.loads(line) for line in tracker.path.read_text().splitlines()]  # read before it is closed
     assert [line["training_step"] for line in lines] == [5, 10]
     assert [line["step"] for line in lines] == [4, 9]
-    tracker.close()
 
 
-def test_a_second_run_appends(tmp_path):
-    for _ in range(2):
-        tracker = JsonlTracker(tmp_path / "metrics.jsonl", log_interval=1)
-        tracker(a_study(1))
-        tracker.close()
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+def test_what_is_not_finite_is_null_and_always_logged(tmp_path):
+    with JsonlTracker(tmp_path / "metrics.jsonl", log_interval=1000) as tracker:
+        tracker(Study(3, {"total": float("nan")}, "diverged", 1.0))
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["predictor_training_loss"] is None and line["gate"] == "diverged"
 
 
 def shown(terminal: Terminal) -> str:
@@ -74,6 +72,14 @@ def test_without_a_terminal_there_are_plain_lines(monkeypatch):
             terminal(a_study(i + 1), 0.5)
     lines = out.getvalue().splitlines()
     assert len(lines) == 3 and all("prediction skill 0.50" in line for line in lines)
+
+
+def test_labels_are_shown_as_they_are():
+    space = ActionSpace.discrete([{"action": 0}, {"action": 1}], labels=("[left]", "[/right]"))
+    terminal = Terminal("dot", space, steps=10, console=Console(file=io.StringIO()))
+    terminal(a_study(1), 0.5)
+    terminal(a_step(0), 0.5)
+    assert "[/right] x 1" in shown(terminal)
 
 
 def test_sparklines_fit_and_rise():

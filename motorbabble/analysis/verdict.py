@@ -62,7 +62,7 @@ def _about(label: str, told: Mapping[str, Any], chance: float, copy_moved: float
     if count == 0:
         return None, f"“{label}” was not tested."
     share, (low, high) = told["action_advantage"], told["action_advantage_95"]
-    match = f"in {share:.0%} of {count} unseen moments its picture for the action taken was the best match"
+    match = f"in {share:.0%} of {count} later moments its picture for the action taken was the best match"
     match = f"{match} (chance {chance:.0%}, 95% interval {low:.0%} to {high:.0%})" if chance < 1 else "there is no other action to compare it with"
     told_apart = chance == 1 or low > chance
     if told_apart and told["action_margin"] is not None and told["action_margin"] < _MARGIN:

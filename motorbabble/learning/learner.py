@@ -3,7 +3,8 @@
 Decisions: every robot step is followed by at least one update on the newest window and replayed ones; all
 frames of a window are shifted by the same random distance, which shows a thing at places where it never was
 without changing what an action does; acting and scoring use an average of the weights, which is steadier than
-any one of them; one optimiser holds every parameter once. Seeded, it repeats exactly.
+any one of them; one optimiser holds every parameter once. With torch's generator seeded as well, the gate's
+clock switched off (max_seconds=inf) and the same number of threads, it repeats exactly.
 """
 
 import copy
@@ -40,7 +41,7 @@ class LearnerConfig:
             raise ConfigurationError(
                 f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each"
             )
-        if min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
+        if len(self.shift) != 2 or min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
             raise ConfigurationError(
                 f"shift {self.shift}, clip_norm {self.clip_norm} and ema_decay {self.ema_decay} cannot work; "
                 "keep shifts at least 0, clip_norm positive and ema_decay in 0..1"
@@ -65,7 +66,7 @@ class Learner:
         self.trained = world_model
         self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
         self.replay = Replay(config.replay)
-        self.holds_out = holds_out
+        self.holds_out, self.held_out = holds_out, False  # the rule, and what it said of the newest moment
         self.rng = np.random.default_rng(seed)
         self.optimizer = torch.optim.AdamW(
             decay_groups(world_model, config.weight_decay),
@@ -77,7 +78,8 @@ class Learner:
 
     def remember(self, observation: Observation, led: np.ndarray | None) -> None:
         """One look, and the encoded action that led to it (None: nothing did, an episode begins)."""
-        if self.holds_out is not None and self.holds_out(observation):
+        self.held_out = self.holds_out is not None and self.holds_out(observation)
+        if self.held_out:
             self.replay.skip()
         else:
             self.replay.add(observation.image, led)
@@ -90,8 +92,8 @@ class Learner:
             windows, fresh = self.choose()
             if not windows:
                 return
-            losses = self.update(windows, fresh)
-            outcome = gate.judge(losses["total"], losses["reconstruction_skill"], time.monotonic() - began)
+            losses = self.update(windows, fresh and gate.updates == 0)  # a second look at the newest window is no longer fresh
+            outcome = gate.judge(losses["total"], losses.get("reconstruction_skill", 1.0), time.monotonic() - began)
             yield Study(self.updates, losses, outcome, self.seconds, self.samples)
 
     def choose(self) -> tuple[list[Window], bool]:
@@ -104,15 +106,15 @@ class Learner:
             length = len(newest) if newest is not None else 0
             fresh = length > 1
             drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng) if fresh else []
-        windows = ([newest] if fresh and newest is not None else []) + drawn
-        return [self._shifted(window) for window in windows], fresh
+        return ([newest] if fresh and newest is not None else []) + drawn, fresh
 
     def update(self, windows: list[Window], fresh: bool = False) -> dict[str, float]:
-        """One gradient step on windows of equal length. A step that is not finite changes no weight."""
+        """One gradient step on windows of equal length, each shifted at random. A step that is not finite changes no weight."""
         began = time.monotonic()
         model, config = self.trained, self.config
         model.train()
-        losses = model.losses(Batch.of(windows, self.replay.background() if len(self.replay) else None, model.device))
+        shifted, backgrounds = zip(*(self._shifted(window) for window in windows), strict=True)
+        losses = model.losses(Batch.of(shifted, np.stack(backgrounds), model.device))
         self.optimizer.zero_grad()
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -141,8 +143,10 @@ class Learner:
         for averaged, trained in zip(self.world_model.parameters(), self.trained.parameters(), strict=True):
             averaged.lerp_(trained, 1 - keep)
 
-    def _shifted(self, window: Window) -> Window:
+    def _shifted(self, window: Window) -> tuple[Window, np.ndarray]:
+        """The window and the mean frame, both moved by one random distance."""
+        background = self.replay.background()
         if not any(self.config.shift):
-            return window
+            return window, background
         down, right = (int(self.rng.integers(-most, most + 1)) for most in self.config.shift)
-        return Window(np.roll(window.images, (down, right), (1, 2)), window.actions)
+        return Window(np.roll(window.images, (down, right), (1, 2)), window.actions), np.roll(background, (down, right), (0, 1))

@@ -1,8 +1,8 @@
 """EnsembleHeads: how sure the predictor is, as the disagreement of a few small networks.
 
 A deterministic prediction has no entropy. K small heads guess what the trunk gets wrong, from detached
-latents and the action; each has its own start, its own share of the data (bootstrap) and a fixed random
-prior added (Osband et al. 2018), since heads on one trunk otherwise agree on what was never tried. Their
+latents and the action; each has its own start, leaves out its own random share of every batch and has a
+fixed random prior added (Osband et al. 2018), since heads on one trunk otherwise agree on what was never tried. Their
 spread, as the entropy of a Gaussian with a floor under its variance, is the mission's "entropy"
 (Lakshminarayanan et al. 2017; Sekar et al. 2020).
 """

@@ -9,7 +9,8 @@ masks and shifted by learned distances (after the transformed layers of Finn et 
 S_k are masks on the *last* frame, read from the predictor's frame tokens; a shift is a distribution over
 all distances, row and column separately, read from its action token, so that its gradient finds a far
 distance as easily as a near one; r is what painting adds, fill what it puts where a thing has left.
-Masks start at exactly zero: an untrained mover changes nothing. Distances go around the edges; at
+Nothing keeps the masks from overlapping but the
+loss. They start at exactly zero: an untrained mover changes nothing. Distances go around the edges; at
 edges that end, masks learn to stay still.
 
 Shapes: B batch, K layers, H x W pixels, N tokens, D width.
@@ -43,7 +44,7 @@ class Mover(nn.Module):
 
     def masks(self, frame_states: Tensor) -> Tensor:
         """frame_states (B, N, D) -> patch-wise masks (B, N, K p p), zero before training."""
-        return torch.sigmoid(self.mask_head(frame_states) + MASK_BIAS) - torch.sigmoid(torch.tensor(MASK_BIAS))
+        return torch.sigmoid(self.mask_head(frame_states) + MASK_BIAS) - torch.sigmoid(self.mask_head.bias.new_tensor(MASK_BIAS))
 
     def distances(self, action_state: Tensor) -> tuple[Tensor, Tensor]:
         """action_state (B, D) -> distributions over distances down (B, K, H) and right (B, K, W)."""

@@ -98,23 +98,25 @@ class LeastTriedSelector:
 
     def __init__(self, seed: int = 0):
         self.rng = np.random.default_rng(seed)
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # by the action's channels and values
 
     def __call__(self, situation: Situation) -> Choice:
         space = situation.action_space
         candidates = space.candidates(rng=self.rng)
-        tried = {space.label(action): self.counts.get(space.label(action), 0) for action in candidates}
-        fewest = [action for action in candidates if tried[space.label(action)] == min(tried.values())]
-        action = fewest[self.rng.integers(len(fewest))]
-        self.space = space
-        return Choice(action, {label: -float(count) for label, count in tried.items()}, f"tried {tried[space.label(action)]} times, least of all")
+        tried = [self.counts.get(_name(action), 0) for action in candidates]
+        fewest = [action for action, count in zip(candidates, tried, strict=True) if count == min(tried)]
+        scores = {space.label(action): -float(count) for action, count in zip(candidates, tried, strict=True)}
+        return Choice(fewest[self.rng.integers(len(fewest))], scores, f"tried {min(tried)} times, least of all")
 
     def observe(self, event: Step) -> None:
-        label = self.space.label(event.executed)
-        self.counts[label] = self.counts.get(label, 0) + 1
+        self.counts[_name(event.executed)] = self.counts.get(_name(event.executed), 0) + 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"rng": self.rng.bit_generator.state, "counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state, self.counts = state["rng"], dict(state["counts"])
+
+
+def _name(action: Action) -> str:
+    return " ".join(f"{channel}={float(value)!r}" for channel, value in sorted(action.items()))

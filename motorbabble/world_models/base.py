@@ -18,9 +18,9 @@ from motorbabble.experience import Window
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows stacked as tensors: images (B, T, 3, H, W) float in [0, 1], actions (B, T-1, C), background (3, H, W).
+    """Windows stacked as tensors: images (B, T, 3, H, W) float in [0, 1], actions (B, T-1, C), background (B, 3, H, W).
 
-    `background` is the mean frame of the stream so far: it tells which patches hold something.
+    `background` is the mean frame of the stream so far, where each window's camera would see it: it tells which patches hold something.
     """
 
     images: Tensor
@@ -28,12 +28,14 @@ class Batch:
     background: Tensor
 
     @classmethod
-    def of(cls, windows: Sequence[Window], background: np.ndarray | None = None, device: torch.device | str = "cpu") -> "Batch":
+    def of(cls, windows: Sequence[Window], backgrounds: np.ndarray | None = None, device: torch.device | str = "cpu") -> "Batch":
+        """Windows of equal length; `backgrounds` (B, H, W, 3), 0 to 255, or the mean of these frames where there are none."""
         images = torch.from_numpy(np.stack([window.images for window in windows])).to(device)
         actions = torch.from_numpy(np.stack([window.actions for window in windows]).astype(np.float32)).to(device)
         images = images.permute(0, 1, 4, 2, 3).contiguous().float() / 255
-        mean = images.mean((0, 1)) if background is None else torch.from_numpy(np.asarray(background, np.float32)).to(device).permute(2, 0, 1) / 255
-        return cls(images, actions, mean)
+        if backgrounds is None:
+            return cls(images, actions, images.mean((0, 1)).expand(len(images), -1, -1, -1))
+        return cls(images, actions, torch.from_numpy(np.asarray(backgrounds, np.float32)).to(device).movedim(-1, 1) / 255)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """{"total": scalar to minimise, "<part>": scalar, ...}."""
+        """{"total": scalar to minimise, "<part>": scalar, ...}.
+
+        A part "reconstruction_skill" (1 - error / error of the mean frame) lets the gate open early; "fresh_error" and
+        "fresh_copy_error" (MSE of the last transition of the first window, and copy-last's) draw the learning curve.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +83,16 @@ class WorldModel(nn.Module, ABC):
                 "resize the frame, or make a model for this size"
             )
         return images
+
+    def check_window(self, window: Window) -> Window:
+        self.check_images(window.images)
+        if window.actions.shape[1] != self.action_size and len(window) > 1:
+            raise ActionError(
+                f"the window's actions are {window.actions.shape[1]} numbers each, this model knows {self.action_size}; encode them with its space"
+            )
+        if not np.isfinite(window.actions).all():
+            raise ActionError("the window's actions hold NaN or infinity; encode every action with action_space.encode")
+        return window
 
     def check_plans(self, plans: np.ndarray) -> np.ndarray:
         plans = np.asarray(plans, np.float32)

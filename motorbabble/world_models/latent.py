@@ -46,6 +46,11 @@ class AutoencoderLatentPredictorWorldModelConfig:
     def __post_init__(self):
         if self.prediction_history_size < 1:
             raise ConfigurationError(f"prediction_history_size is {self.prediction_history_size}; a prediction needs at least 1 frame")
+        if self.ensemble_heads < 2:
+            raise ConfigurationError(f"ensemble_heads is {self.ensemble_heads}; disagreement needs at least 2")
+        weights = (self.pred_patch_w, self.pred_latent_w, self.pred_action_w, self.reconstruction_w, self.masked_w)
+        if self.moved_layers < 0 or not all(weight >= 0 for weight in weights):  # NaN is not
+            raise ConfigurationError(f"moved_layers and every weight must be 0 or more, not {self}")
         if not 0 <= self.mask_ratio_min <= self.mask_ratio_max < 1:
             raise ConfigurationError(f"mask ratios run from {self.mask_ratio_min} to {self.mask_ratio_max}; keep 0 <= min <= max < 1")
 
@@ -79,6 +84,11 @@ class LatentWorldModel(WorldModel):
         self.predictor = TransformerActionConditionedPredictor(self.autoencoder.rows, self.autoencoder.columns, width, action_size, config.predictor)
         self.mover = Mover(*image_shape, config.autoencoder.patch_size, width, config.moved_layers) if config.moved_layers else None
         self.action_decoder = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, action_size))
+        if self.history * self.predictor.block_tokens > config.predictor.max_sequence_length:
+            raise ConfigurationError(
+                f"{self.history} frames of {self.autoencoder.tokens} patches exceed {config.predictor.max_sequence_length} tokens; "
+                "use smaller frames, larger patches or a shorter history"
+            )
         self.ensemble = EnsembleHeads(width, action_size, config.ensemble_heads)
 
     # What the contract asks for
@@ -92,8 +102,7 @@ class LatentWorldModel(WorldModel):
     @torch.no_grad()
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True) -> Imagination:
         """Frames of the window are encoded once, their keys and values computed once; all plans run in one batch."""
-        window = window.last(self.history)
-        self.check_images(window.images)
+        window = self.check_window(window.last(self.history))
         actions = torch.from_numpy(self.check_plans(plans)).to(self.device)
         n, length = actions.shape[:2]
         seen = self._tensor(window.images)
@@ -104,24 +113,27 @@ class LatentWorldModel(WorldModel):
             _, _, past = self.predictor(latents[None, :-1], led[None])
         now, image = latents[-1:].expand(n, -1, -1), seen[-1:].expand(n, -1, -1, -1)
         images, uncertainty = [], []
+        seen_now = self.autoencoder.decode(now[:1]).expand(n, -1, -1)  # every plan starts from the same picture
         for step in range(length):
             after, states, past = self.predictor(now[:, None], actions[:, step : step + 1], past, start)
             past, start = self.predictor.trim(past, self.history - 1) if self.history > 1 else None, start + 1
             after = after[:, 0]
             uncertainty.append(self._uncertainty(now, after, actions[:, step]))
             if pictures or step + 1 < length:
-                shown = self._paint(self.autoencoder.patchify(image), self.autoencoder.decode(now), self.autoencoder.decode(after), states[:, 0])
+                shown = self._paint(self.autoencoder.patchify(image), seen_now, self.autoencoder.decode(after), states[:, 0])
                 image = self.autoencoder.unpatchify(shown).clamp(0, 1)
                 images.append(image)
             # It looks at its own picture again: errors of the latents alone would add up twice as fast (LAB_NOTES.md, 2026-11-23).
-            now = self.autoencoder.encode(self.autoencoder.patchify(image)) if step + 1 < length else after
+            if step + 1 < length:
+                now = self.autoencoder.encode(self.autoencoder.patchify(image))
+                seen_now = self.autoencoder.decode(now)
         return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         config, vit = self.config, self.autoencoder
         b, t = batch.images.shape[:2]
         patches = vit.patchify(batch.images)  # (B, T, N, P)
-        background = vit.patchify(batch.background)
+        background = vit.patchify(batch.background)[:, None]  # (B, 1, N, P)
         holds = self._differs(patches, background)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
         flat = patches.mean((0, 1, 2))  # early on the mean frame is nearly the frame itself, and no scale to divide by
@@ -186,11 +198,13 @@ class LatentWorldModel(WorldModel):
     def _ensemble_loss(self, now: Tensor, after: Tensor, real: Tensor, actions: Tensor, informative: Tensor) -> Tensor:
         """On the few most informative tokens and as many random ones: disagreement matters where something happens."""
         few = min(24, now.shape[2])
-        order = (informative.flatten(0, 1).float() + torch.rand(informative.flatten(0, 1).shape)).argsort(1, descending=True)
+        order = (informative.flatten(0, 1).float() + torch.rand(informative.flatten(0, 1).shape, device=informative.device)).argsort(
+            1, descending=True
+        )
         chosen = torch.cat((order[:, : few // 2], order[:, -(few // 2) :]), 1)[..., None].expand(-1, -1, now.shape[-1])
         now, after, real = (F.layer_norm(x.detach().flatten(0, 1).gather(1, chosen), x.shape[-1:]) for x in (now, after, real))
         error = self.ensemble(now, after, actions.flatten(0, 1)) - self.ensemble.target(after, real)
-        share = (torch.rand(error.shape[:2], device=error.device) < 0.8).float()[..., None, None]  # each head its own bootstrap
+        share = (torch.rand(error.shape[:2], device=error.device) < 0.8).float()[..., None, None]  # each head leaves out its own
         return (error.square() * share).mean() / share.mean().clamp(min=0.1)
 
     def _uncertainty(self, now: Tensor, after: Tensor, action: Tensor) -> Tensor:

@@ -54,11 +54,13 @@ class Mover(nn.Module):
     def forward(self, image: Tensor, masks: Tensor, action_state: Tensor, added: Tensor, fill: Tensor) -> Tensor:
         """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_state (B, D) -> the next image (B, 3, H, W)."""
         down, right = self.distances(action_state)
-        layers = torch.cat((masks.unsqueeze(2) * image.unsqueeze(1), masks.unsqueeze(2)), 2)  # (B, K, 4, H, W)
-        across = right[..., self.column_steps]  # (B, K, W, W)
+        across = right[..., self.column_steps]  # (B, K, W, W), [from, to]
         along = down[..., self.row_steps].transpose(-1, -2)  # (B, K, H, H), [to, from]
-        moved = (layers.flatten(2, 3) @ across).unflatten(2, (4, -1))
-        moved = (along.unsqueeze(2) @ moved).sum(1)  # (B, 4, H, W)
-        left = masks.sum(1, keepdim=True)
+        # Colours stand between rows and columns, so that each shift is one product of matrices per layer.
+        masks = masks.unsqueeze(3)  # (B, K, H, 1, W)
+        layers = torch.cat((masks * image.transpose(1, 2).unsqueeze(1), masks), 3)  # (B, K, H, 4, W)
+        moved = (layers.flatten(2, 3) @ across).unflatten(2, (self.height, 4)).flatten(3)
+        moved = (along @ moved).unflatten(3, (4, -1)).sum(1).transpose(1, 2)  # (B, 4, H, W)
+        left = masks.squeeze(3).sum(1, keepdim=True)
         behind = (1 - left) * (image + added) + left * fill
         return moved[:, :3] + (1 - moved[:, 3:]) * behind

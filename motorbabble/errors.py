@@ -7,6 +7,11 @@
     ├── RobotError             the robot did not look or act as its contract says
     │   └── RobotLost          the link to it is gone for good                   (exit code 3)
     ├── Diverged               a loss or a weight is no longer a finite number   (exit code 4)
+    ├── RecordingError         a session could not be written, found or read
+    │   ├── QuotaExceeded      the disk's share is used up and nothing may be removed
+    │   └── SessionDamaged     this moment, or all of a session, is not what was written (exit code 5)
+    ├── CheckpointError        no usable checkpoint, or none could be written
+    │   └── CheckpointMismatch it was made for other actions, another model or a newer version (exit code 2)
     └── EndOfSession           not a fault: a recording has no further frame; `live` ends normally
 
 A message is one sentence: what happened, the value, what to do.
@@ -39,6 +44,26 @@ class RobotLost(RobotError):
 
 class Diverged(MotorbabbleError):
     exit_code = 4
+
+
+class RecordingError(MotorbabbleError):
+    pass
+
+
+class QuotaExceeded(RecordingError):
+    pass
+
+
+class SessionDamaged(RecordingError):
+    exit_code = 5
+
+
+class CheckpointError(MotorbabbleError):
+    pass
+
+
+class CheckpointMismatch(CheckpointError):
+    exit_code = 2
 
 
 class EndOfSession(MotorbabbleError):

@@ -34,6 +34,7 @@ class Observation:
     captured_ns: int = 0
     sequence: int = 0
     episode: int = 0  # rises at every reset; live() then clears the history
+    ends: bool = False  # the last of its episode: nothing can be done from here; live() learns from it and looks again
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -300,8 +301,9 @@ class Step:
     requested: Action
     executed: Action
     choice: Choice
-    started_ns: int
+    started_ns: int  # wall clock
     ended_ns: int
+    monotonic_ns: int = 0  # the start again, on a clock that never jumps
 
 
 @dataclass(frozen=True)
@@ -318,4 +320,11 @@ class Study:
     samples: int = 0  # windows learned from so far
 
 
-Event = Step | Study
+@dataclass(frozen=True)
+class Ending:
+    """An event of `live`: the robot looked, and nothing could be done from there, since the episode was over."""
+
+    observation: Observation
+
+
+Event = Step | Study | Ending

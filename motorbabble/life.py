@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from motorbabble.errors import ActionError, ConfigurationError, Diverged, EndOfSession, FrameError, RobotError
-from motorbabble.experience import Action, ActionSpace, Choice, Event, Observation, Selector, Situation, Step, Window, check_frame
+from motorbabble.experience import Action, ActionSpace, Choice, Ending, Event, Observation, Selector, Situation, Step, Window, check_frame
 
 if TYPE_CHECKING:
     from motorbabble.learning.learner import Learner
@@ -32,9 +32,13 @@ def live(
     *,
     world_model: "WorldModel | None" = None,
     steps: int | None = None,
+    first: int = 0,
     history: "History | None" = None,
 ) -> Iterator[Event]:
-    """Yield a Study per gradient step and a Step per action until `stop` is set, `steps` are done or a recording ends.
+    """Yield a Study per gradient step and a Step per action until `stop` is set, step number `steps` is reached or a recording ends.
+
+    Steps are counted from `first`: a life that was interrupted goes on counting where it was. An Ending is yielded where an
+    episode ended and nothing could be done.
 
     `world_model` is what selectors imagine with; the learner's own unless given. Raises whatever the robot, the selector
     or the learner raise, after robot.stop(); Diverged when a loss is no longer finite. `history`: kept by a caller who wants to
@@ -43,7 +47,7 @@ def live(
     if steps is not None and steps < 1:
         raise ConfigurationError(f"steps is {steps}; a life needs a positive number of steps, or None for no limit")
     mind = world_model or (learner.world_model if learner else None)
-    return _live(robot, select, learner, stop or Flag(), mind, steps, history or History(robot.action_space, mind.history if mind else 3))
+    return _live(robot, select, learner, stop or Flag(), mind, steps, first, history or History(robot.action_space, mind.history if mind else 3))
 
 
 def _live(
@@ -53,15 +57,12 @@ def _live(
     stop: Flag,
     mind: "WorldModel | None",
     steps: int | None,
+    step: int,
     history: "History",
 ) -> Iterator[Event]:
-    step = 0
     try:
         while not stop.is_set() and (steps is None or step < steps):
-            try:
-                observation = look(robot)
-            except EndOfSession:
-                return
+            observation = look(robot)
             history.add(observation)
             if learner:
                 learner.remember(observation, history.led)
@@ -75,15 +76,21 @@ def _live(
                         )
                     if stop.is_set():
                         return
+            if observation.ends:
+                history.ended()
+                yield Ending(observation)
+                continue
             choice = as_choice(select(Situation(history.window(), robot.action_space, mind, step)), robot.action_space)
-            started = time.time_ns()
+            started, monotonic = time.time_ns(), time.monotonic_ns()
             executed = as_executed(robot.execute_action(choice.action), robot.action_space)
-            event = Step(step, observation, choice.action, executed, choice, started, time.time_ns())
+            event = Step(step, observation, choice.action, executed, choice, started, time.time_ns(), monotonic)
             history.acted(executed)
             if observe := getattr(select, "observe", None):  # for selectors that learn
                 observe(event)
             step += 1
             yield event
+    except EndOfSession:
+        return  # a recording has no further frame, or no further action
     except GeneratorExit:
         raise  # nobody asks for more: between two steps the robot is at rest
     except BaseException:
@@ -99,8 +106,12 @@ class History:
         self.seen: deque[Observation] = deque(maxlen=frames)
         self.actions: deque[np.ndarray] = deque(maxlen=max(frames - 1, 0))
         self.led: np.ndarray | None = None  # the encoded action that led to the newest frame
+        self._over = False  # the newest frame was the last of its episode
 
     def add(self, observation: Observation) -> None:
+        if self._over and observation.episode == self.episode:
+            raise RobotError(f"episode {self.episode} had ended, yet the robot still shows it; raise the episode at every reset")
+        self._over = False
         if self.seen and observation.image.shape != self.seen[-1].image.shape:
             raise FrameError(
                 f"the frame is {observation.image.shape}, the one before was {self.seen[-1].image.shape}; a robot's frames keep one size"
@@ -115,6 +126,9 @@ class History:
 
     def acted(self, action: Action) -> None:
         self.led = self.space.encode(action)
+
+    def ended(self) -> None:
+        self.led, self._over = None, True
 
     def window(self) -> Window:
         actions = np.stack(self.actions) if self.actions else np.zeros((0, self.space.size), np.float32)

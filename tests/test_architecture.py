@@ -11,16 +11,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "motorbabble"
 HOUSE = {
     -1: "errors",  # the cellar: floor 0 in the drawing, but the nouns beside it raise its errors
-    0: "experience",
+    0: "experience disk",
     1: "figures recording",
     2: "robots",
     3: "models",
     4: "world_models",
     5: "learning selectors analysis tracking",
     6: "life",
+    6.5: "memory",  # keeps a life: records it, saves it, resumes it
     7: "agents recipes",
     7.5: "config __init__",  # a landing: they only show what lies below
-    8: "explorer",
+    8: "explorer commands",
     9: "cli",
     10: "__main__",
 }

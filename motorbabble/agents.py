@@ -3,10 +3,11 @@
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -14,7 +15,9 @@ from motorbabble.analysis.card import Card, make_card
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import ActionSpace, Event, Observation, Selector, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
+from motorbabble.learning.state import flat
 from motorbabble.life import History, live, look
+from motorbabble.memory import Memory, MemoryConfig
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import LeastTriedSelector, RandomDurationSelector, RandomSelector, UncertaintySelector
 from motorbabble.world_models.base import WorldModel
@@ -44,6 +47,8 @@ def learn(
     holds_out: Callable[[Observation], bool] | None = None,
     learner: LearnerConfig = ONLINE,
     stop: Flag | None = None,
+    memory: MemoryConfig | None = None,
+    about: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
@@ -51,7 +56,9 @@ def learn(
     `model`: "latent" in a size of PRESETS, or any WorldModel, which is trained in place while an average of it acts;
     `selector`: a name or any function of a Situation; `steps` of the robot and `seconds` of life end the run, whichever
     comes first. `holds_out` keeps moments out of everything learned from; unless given, every eighth stretch of 12 steps
-    is kept for `run.card()`. Further keywords set fields of the learner's or the model's configuration by name:
+    is kept for `run.card()`. With `memory` it is recorded, saved, and goes on where an earlier run of the same folders was,
+    however that one ended; `about` (plain values) is written down with it. Further keywords
+    set fields of the learner's or the model's configuration by name:
     `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
     """
     if not isinstance(robot, RobotInterface):
@@ -88,13 +95,26 @@ def learn(
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
     mind = Learner(model.to(place), _override(learner, overrides), seed, holds_out or HeldOutStretches())
-    return Run(robot, mind, selector, steps, seconds, stop)
+    return Run(robot, mind, selector, steps, seconds, stop, memory, {"settings": flat(mind.config), **(about or {})})
 
 
 class Run:
-    """A life in progress. Iterate it; look at it at any time; ask it for its card when enough was lived."""
+    """A life in progress. Iterate it; look at it at any time; ask it for its card when enough was lived.
 
-    def __init__(self, robot: RobotInterface, learner: Learner, select: Selector, steps: int | None, seconds: float | None, stop: Flag | None = None):
+    One with a memory is saved and closed when it ends; `close` it, or use `with`, where you may stop iterating before.
+    """
+
+    def __init__(
+        self,
+        robot: RobotInterface,
+        learner: Learner,
+        select: Selector,
+        steps: int | None,
+        seconds: float | None,
+        stop: Flag | None = None,
+        memory: MemoryConfig | None = None,
+        about: Mapping[str, Any] | None = None,
+    ):
         self.robot, self.learner, self.select = robot, learner, select
         self.steps, self.seconds, self.stop = steps, seconds, stop or Flag()
         self.lived: deque[Step] = deque(maxlen=learner.config.replay.capacity)
@@ -103,7 +123,18 @@ class Run:
         self._history = History(robot.action_space, learner.world_model.history)
         self.progress = Progress()
         self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting; not what the caller does in between
-        self._events = live(robot, select, learner, self.stop, steps=steps, history=self._history)
+        self.until = steps  # the number of the step that ends it
+        self.catching_up = False  # learning again from what was recorded after the last save; the robot is at rest
+        self._here = 0.0  # seconds of life in this process
+        self._between_steps = True
+        self._memory = Memory(memory, robot, learner, select, self._history, about) if memory else None
+        self._events = self._live()
+        if self._memory:
+            try:
+                self._restore(self._memory.resume())
+            except BaseException:
+                self._memory.release()
+                raise
 
     @property
     def world_model(self) -> WorldModel:
@@ -125,23 +156,87 @@ class Run:
         """The steps still remembered that were not held out."""
         return [step for step in self.lived if step.index not in self._held_out]
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences a person should hear: what was resumed, what was lost, what could not be saved."""
+        return self._memory.notes if self._memory else []
+
     def __iter__(self) -> Iterator[Event]:
         while True:
-            began = time.monotonic()
+            began, self._between_steps = time.monotonic(), False
             event = next(self._events, None)
-            self.elapsed += time.monotonic() - began
+            lasted = time.monotonic() - began
+            self.elapsed, self._here = self.elapsed + lasted, self._here + lasted
+            self._between_steps = True
             if event is None:
+                self.close()
                 return
             if isinstance(event, Step):
                 self.lived.append(event)
                 self.steps_done = event.index + 1
                 if self.learner.held_out:
                     self._held_out.add(event.index)
-            else:
+            elif isinstance(event, Study):
                 self.progress.add(event, self.steps_done, self.elapsed)
-            if self.seconds is not None and self.elapsed >= self.seconds:
+            if self._memory and not self.catching_up:
+                self._memory.keep(event, self.state_dict)
+            if self.seconds is not None and self._here >= self.seconds:
                 self.stop.set()
             yield event
+
+    def _live(self) -> Iterator[Event]:
+        if self._memory:
+            self.catching_up = True
+            yield from self._memory.catch_up(self.steps_done, self.stop)
+            self.catching_up = False
+            if self.stop.is_set():
+                return
+            self._memory.begin(self.state_dict())
+        yield from live(self.robot, self.select, self.learner, self.stop, steps=self.until, first=self.steps_done, history=self._history)
+
+    def save(self) -> None:
+        """Save now, where it has a memory; nothing in the middle of a step that broke off."""
+        if self._memory and self._between_steps:
+            self._memory.save(self.state_dict())
+
+    def close(self) -> None:
+        """Save and close the session. May be called twice; a closed run lives no further."""
+        memory, self._memory = self._memory, None
+        if memory:
+            self._events = iter(())
+            memory.close(self.state_dict() if self._between_steps else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the run itself knows, in plain values."""
+        return {
+            "steps_done": self.steps_done,
+            "steps": self.steps,
+            "until": self.until,
+            "elapsed": self.elapsed,
+            "held_out": sorted(self._held_out),
+            "progress": [self.progress.error, self.progress.copy, self.progress.skill],
+            "curve": self.progress.curve,
+        }
+
+    def _restore(self, resumed: tuple[dict[str, Any], list[Step]] | None) -> None:
+        if resumed is None:
+            return
+        state, steps = resumed
+        self.lived.extend(steps)
+        self.steps_done, self.elapsed, self._held_out = state["steps_done"], state["elapsed"], set(state["held_out"])
+        self.progress.error, self.progress.copy, self.progress.skill = state["progress"]
+        self.progress.curve = [(seconds, step, skill) for seconds, step, skill in state["curve"]]
+        if isinstance(self.learner.holds_out, HeldOutStretches):
+            self.learner.holds_out.looks = self.learner.replay.moments
+        unfinished = state["until"] is not None and state["steps"] == self.steps and self.steps_done < state["until"]
+        if self.steps is not None:  # the same command again finishes what it began; after that, it asks for as much again
+            self.until = state["until"] if unfinished else self.steps_done + self.steps
 
     def card(self, test: Sequence[Step] | None = None, name: str = "") -> Card:
         """How well it understands, on `test` steps, or on the moments of its own life that it never learned from."""
@@ -229,11 +324,22 @@ def timing(name: str, seconds: Sequence[float]) -> dict[str, float]:
 class AutoencoderLatentPredictorWorldModel:
     """The mission's face of the latent world model: give it a robot, call `main_loop`.
 
-    `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`.
+    `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`. With a
+    `checkpoint_dir` it is saved there now and then and when `main_loop` ends, recorded in its folder `sessions`, and resumed.
     """
 
-    def __init__(self, robot_interface: RobotInterface, *, action_selector: str | Selector = "uncertainty", seed: int = 0, **settings: Any):
+    def __init__(
+        self,
+        robot_interface: RobotInterface,
+        checkpoint_dir: Path | str | None = None,
+        *,
+        action_selector: str | Selector = "uncertainty",
+        seed: int = 0,
+        **settings: Any,
+    ):
         self.robot = robot_interface
+        if checkpoint_dir is not None:
+            settings["memory"] = MemoryConfig(Path(checkpoint_dir), Path(checkpoint_dir) / "sessions")
         self.life = learn(robot_interface, "latent", action_selector, None, seed, **settings)
 
     @property
@@ -245,11 +351,14 @@ class AutoencoderLatentPredictorWorldModel:
         if max_steps is not None and max_steps < 1:
             raise ConfigurationError(f"max_steps is {max_steps}; give a positive number of steps, or None for no limit")
         target = None if max_steps is None else self.life.steps_done + max_steps
-        for event in self.life:
-            if on_event:
-                on_event(event)
-            if isinstance(event, Step) and target is not None and event.index + 1 >= target:
-                return
+        try:
+            for event in self.life:
+                if on_event:
+                    on_event(event)
+                if isinstance(event, Step) and target is not None and event.index + 1 >= target:
+                    return
+        finally:
+            self.life.save()
 
 
 def _device(name: str) -> torch.device:

@@ -1,12 +1,19 @@
 """babble: the command line, a thin skin over the library. Each command imports what it needs when it runs."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from motorbabble.errors import ConfigurationError, MotorbabbleError
 
 if TYPE_CHECKING:
+    from threading import Event
+
+    from rich.console import Console
+
+    from motorbabble.agents import Run
+    from motorbabble.memory import MemoryConfig
     from motorbabble.recipes import LatentRecipe, RunnerRecipe
 
 USAGE = 2
@@ -39,7 +46,7 @@ def demo(arguments: Sequence[str]) -> None:
     settings = {"seed": chosen.seed, "steps": chosen.steps, "seconds": chosen.seconds, "exam_steps": chosen.exam_steps, "out": chosen.out}
     if chosen.world == "bodies":
         settings["robot"] = BodiesConfig(seed=chosen.seed)
-    _live_and_learn(f"{chosen.world}-demo", replace(recipe, **settings))
+    _live_and_learn(f"{chosen.world}-demo", replace(recipe, **settings), keeps=False)  # from nothing, each time
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -138,22 +145,27 @@ def _parse(default: Any, arguments: Sequence[str], program: str) -> Any:
     return tyro.cli(type(default), default=default, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,))
 
 
-def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
-    """Live with a panel to watch, then a card. Ctrl+C stops the robot first; no exam is lived after it, since that would move the robot again."""
+def _live_and_learn(name: str, recipe: "LatentRecipe", keeps: bool = True) -> None:
+    """Live with a panel to watch, then a card. Ctrl+C stops at the next step, the robot first, then saves; no exam is lived after it."""
     from dataclasses import asdict
 
     from rich.console import Console
     from rich.padding import Padding
 
+    from motorbabble import __version__
     from motorbabble.agents import learn
     from motorbabble.experience import Step
+    from motorbabble.learning.checkpoint import put_aside
     from motorbabble.life import live
     from motorbabble.recipes import robot_from
     from motorbabble.selectors import RandomSelector
     from motorbabble.tracking import JsonlTracker, Terminal
 
     console = Console()
-    with robot_from(recipe.robot, recipe.seed) as robot:
+    with _stopping() as (stop, interrupted), robot_from(recipe.robot, recipe.seed) as robot:
+        memory = recipe.keep.memory(robot.robot_type, recipe.name or name, recipe.record) if keeps else None
+        if memory and memory.checkpoint_dir and recipe.fresh and (aside := put_aside(memory.checkpoint_dir)):
+            console.print(f"What was saved as {memory.checkpoint_dir.name} is now {aside}.", highlight=False)
         run = learn(
             robot,
             selector=recipe.selector,
@@ -165,25 +177,33 @@ def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
             threads=recipe.threads,
             holds_out=lambda observation: False,  # the exam below is lived afterwards, so nothing need be kept back
             learner=recipe.learner,
+            stop=stop,
+            memory=memory,
+            about={"recipe": name, "version": __version__},
             **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
         )
-        folder = recipe.out / robot.robot_type / f"{name}-seed{recipe.seed}"
+        folder = recipe.out / robot.robot_type / f"{recipe.name or name}-seed{recipe.seed}"
         console.print(robot.describe(), highlight=False)
-        console.print("It starts from random weights. What it sees and does stays on this machine.", highlight=False)
-        try:
-            with (
-                JsonlTracker(folder / "metrics.jsonl") as tracker,
-                Terminal(name, robot.action_space, recipe.steps, recipe.seconds, console) as terminal,
-            ):
-                for event in run:
-                    tracker(event)
-                    terminal(event, run.progress.skill)
-        except KeyboardInterrupt:
+        console.print(_beginning(run, memory), highlight=False)
+        _say(console, run.notes)
+        with (
+            run,
+            JsonlTracker(folder / "metrics.jsonl") as tracker,
+            Terminal(name, robot.action_space, run.until, recipe.seconds, console) as terminal,
+        ):
+            for event in run:
+                tracker(event)
+                terminal(event, run.progress.skill)
+            _say(console, run.notes)
+        if interrupted:
             robot.stop()
-            console.print(f"The robot is at rest after {run.steps_done} steps.", highlight=False)
-            raise
+            kept = f" It is saved in {memory.checkpoint_dir}; the same command goes on from here." if memory and memory.checkpoint_dir else ""
+            console.print(f"The robot is at rest after {run.steps_done} steps.{kept}", highlight=False)
+            raise SystemExit(128 + interrupted[0])
         console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
-        exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps) if isinstance(event, Step)]
+        exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps, stop=stop) if isinstance(event, Step)]
+        if interrupted:
+            raise SystemExit(128 + interrupted[0])
         card = run.card(exam, name=name)
     page = card.save(folder)
     console.print()
@@ -192,10 +212,56 @@ def _live_and_learn(name: str, recipe: "LatentRecipe") -> None:
     console.print(f"\nOpen {page} to see what it imagines.", highlight=False)
 
 
+def _beginning(run: "Run", memory: "MemoryConfig | None") -> str:
+    """What will be kept, and where: said before the first step."""
+    if memory is None:
+        return "It starts from random weights. What it sees and does stays on this machine."
+    start = "" if run.learner.updates else "It starts from random weights. "
+    recorded = f"Every step is recorded in {memory.session_dir}" if memory.record else "Nothing is recorded"
+    saved = f"what it learns is saved in {memory.checkpoint_dir}" if memory.checkpoint_dir else "what it learns is not saved"
+    return f"{start}{recorded}; {saved}. It stays on this machine."
+
+
+def _say(console: "Console", notes: list[str]) -> None:
+    while notes:
+        console.print(notes.pop(0), highlight=False)
+
+
+@contextmanager
+def _stopping() -> "Iterator[tuple[Event, list[int]]]":
+    """A flag that the first Ctrl+C (or a polite kill) sets, and which signal it was; the second one breaks off at once."""
+    import signal
+    from threading import Event, current_thread, main_thread
+
+    stop, interrupted = Event(), []
+
+    def at_signal(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        interrupted.append(number)
+        stop.set()
+
+    before = {}
+    if current_thread() is main_thread():
+        before = {number: signal.signal(number, at_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _act(name: str, recipe: "RunnerRecipe") -> None:
     from motorbabble.agents import RobotRunner
     from motorbabble.recipes import robot_from
+    from motorbabble.robots.recording_robot import RecordingRobot
 
-    with robot_from(recipe.robot, recipe.seed) as robot:
-        for key, value in RobotRunner(robot, recipe.selector()).run(recipe.steps).items():
+    robot = robot_from(recipe.robot, recipe.seed)
+    if recipe.record:
+        robot = RecordingRobot(robot, recipe.sessions, quota=recipe.max_disk_gb * 1e9, about={"recipe": name})
+    with _stopping() as (stop, interrupted), robot:
+        for key, value in RobotRunner(robot, recipe.selector()).run(recipe.steps, stop).items():
             print(f"  {key:32}{value:.6g}")
+        if isinstance(robot, RecordingRobot):
+            print(f"  recorded in {robot.session}")
+    if interrupted:
+        raise SystemExit(128 + interrupted[0])

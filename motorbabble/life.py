@@ -106,12 +106,12 @@ class History:
         self.seen: deque[Observation] = deque(maxlen=frames)
         self.actions: deque[np.ndarray] = deque(maxlen=max(frames - 1, 0))
         self.led: np.ndarray | None = None  # the encoded action that led to the newest frame
-        self._over = False  # the newest frame was the last of its episode
+        self.over = False  # the newest frame was the last of its episode
 
     def add(self, observation: Observation) -> None:
-        if self._over and observation.episode == self.episode:
+        if self.over and observation.episode == self.episode:
             raise RobotError(f"episode {self.episode} had ended, yet the robot still shows it; raise the episode at every reset")
-        self._over = False
+        self.over = False
         if self.seen and observation.image.shape != self.seen[-1].image.shape:
             raise FrameError(
                 f"the frame is {observation.image.shape}, the one before was {self.seen[-1].image.shape}; a robot's frames keep one size"
@@ -128,7 +128,13 @@ class History:
         self.led = self.space.encode(action)
 
     def ended(self) -> None:
-        self.led, self._over = None, True
+        self.led, self.over = None, True
+
+    def forget(self) -> None:
+        """What comes next did not follow from what was seen."""
+        self.seen.clear()
+        self.actions.clear()
+        self.led, self.episode, self.over = None, None, False
 
     def window(self) -> Window:
         actions = np.stack(self.actions) if self.actions else np.zeros((0, self.space.size), np.float32)

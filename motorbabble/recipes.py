@@ -10,6 +10,8 @@ from typing import Any, Literal
 from motorbabble.errors import ConfigurationError
 from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.schedule import ScheduleConfig
+from motorbabble.memory import MemoryConfig
+from motorbabble.recording.format import check_name
 from motorbabble.robots.bodies import BodiesConfig, BodiesRobot
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig, ToroidalDotRobot
@@ -37,6 +39,21 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class KeepConfig:
+    """Where a life is kept, and how often."""
+
+    sessions: Path = Path("saved/sessions")  # a folder per robot type in it
+    checkpoints: Path | None = Path("saved/checkpoints")  # likewise; None: nothing is saved, nothing resumed
+    save_updates: int = 500  # a checkpoint after so many updates ...
+    save_seconds: float = 60.0  # ... and after so many seconds, and at the end
+    max_disk_gb: float = 10.0  # for all sessions of a robot type; the oldest that nobody needs go first
+
+    def memory(self, robot_type: str, name: str, record: bool) -> MemoryConfig:
+        folder = None if self.checkpoints is None else self.checkpoints / robot_type / check_name(name)
+        return MemoryConfig(folder, self.sessions / robot_type, record, self.save_updates, self.save_seconds, self.max_disk_gb * 1e9)
+
+
+@dataclass(frozen=True)
 class LatentRecipe:
     """A robot acts, the latent world model learns online from that one stream, and a card says what it learned."""
 
@@ -50,6 +67,10 @@ class LatentRecipe:
     seed: int = 0
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None: as torch finds it
+    record: bool = True  # every step, as a session in saved/sessions
+    name: str = ""  # of its checkpoint; empty: the recipe's. The same name again goes on where it was
+    fresh: bool = False  # begin anew; what was saved under this name is put aside, not deleted
+    keep: KeepConfig = field(default_factory=KeepConfig)
     out: Path = Path("saved/cards")  # where the card goes, in a folder of its own
 
     def __post_init__(self):
@@ -65,6 +86,9 @@ class RunnerRecipe:
     sequence: Literal["always_move", "always_stay", "alternate", "double_move", "triple_move"] = "always_move"
     steps: int = 100
     seed: int = 0
+    record: bool = True  # every step, as a session in saved/sessions
+    sessions: Path = Path("saved/sessions")  # a folder per robot type in it
+    max_disk_gb: float = 10.0  # for all sessions of a robot type; the oldest that nobody needs go first
 
     def selector(self) -> Any:
         return create_sequence_action_selector(SEQUENCES[self.sequence])

@@ -47,7 +47,7 @@ class JsonlTracker:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Step):
             self._step = event.index + 1
-        elif event.update % self.log_interval == 0 or event.gate == "diverged":
+        elif isinstance(event, Study) and (event.update % self.log_interval == 0 or event.gate == "diverged"):
             values = {"step": self._step, **metrics_of(event)}
             finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
             self._file.write(json.dumps(finite, allow_nan=False) + "\n")
@@ -93,7 +93,7 @@ class Terminal:
             self.step = event
             label = self.space.label(event.executed)
             self.counts[label] = self.counts.get(label, 0) + 1
-        else:
+        elif isinstance(event, Study):
             self.study = event
             self.skills.append(skill)
         every = 0.25 if self._live else 10.0

@@ -148,8 +148,28 @@ def test_impossible_mask_ratios_are_refused():
 
 def test_mask_ratios_are_drawn_between_their_bounds(monkeypatch):
     model, drawn = small(), []
-    monkeypatch.setattr(model.autoencoder, "random_keep", lambda n, ratio: drawn.append(ratio) or torch.arange(4).expand(n, -1))
-    for _ in range(50):
-        model.losses(Batch.of([squares(2)]))
+    monkeypatch.setattr(model.autoencoder, "random_keep", lambda chance, ratio: drawn.append(ratio) or torch.arange(4).expand(len(chance), -1))
+    for draw in range(50):
+        model.losses(Batch.of([squares(2)], draw=draw))
     assert 0.3 <= min(drawn) < 0.4 and 0.75 < max(drawn) <= 0.85
     assert np.std(drawn) > 0.1
+
+
+def test_a_sample_is_masked_alike_wherever_it_stands_in_a_batch():
+    batch = Batch.of([squares(3)] * 3, seeds=np.array([7, 8, 9]), draw=1)
+    alone = Batch.of([squares(3)], seeds=np.array([8]), draw=1)
+    assert torch.equal(batch.chance("mask", 16)[1:2], alone.chance("mask", 16))
+    assert torch.equal(batch.chance("mask", 16), batch.chance("mask", 40)[:, :16])
+    assert batch.chance_of_all("mask ratio") == alone.chance_of_all("mask ratio")
+
+
+def test_chance_is_even_and_another_for_every_sample_and_purpose():
+    batch = Batch.of([squares(3)] * 3, seeds=np.array([0, 1, 2**62]))
+    one, other = batch.chance("mask", 20_000), batch.chance("heads", 20_000)
+    for row in (*one, *other):
+        assert row.min() >= 0 and row.max() < 1
+        assert np.allclose(np.histogram(row.numpy(), 10, (0, 1))[0] / 2000, 1, atol=0.1)
+        assert abs(float(np.corrcoef(row[:-1], row[1:])[0, 1])) < 0.03
+    assert np.abs(np.corrcoef(torch.cat((one, other)).numpy()) - np.eye(6)).max() < 0.03
+    draws = {Batch.of([squares(3)], draw=draw).chance_of_all("mask ratio") for draw in range(100)}
+    assert len(draws) == 100 and min(draws) < 0.1 and max(draws) > 0.9

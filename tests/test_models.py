@@ -86,7 +86,7 @@ def test_keeping_every_patch_is_not_masking():
 
 @pytest.mark.parametrize(("ratio", "visible"), [(0.3, 17), (0.85, 4), (0.999, 1), (0.0, 24)])
 def test_random_masks_keep_the_share_they_should(ratio, visible):
-    keep = vit().random_keep(5, ratio)
+    keep = vit().random_keep(torch.rand(5, 24), ratio)
     assert keep.shape == (5, visible)
     assert all(len(set(row.tolist())) == visible for row in keep)
     assert ratio == 0.0 or not torch.equal(keep[0], keep[1])

@@ -6,6 +6,7 @@ the newest window, some recent ones and the rest drawn evenly, because one strea
 the newest frame alone overfits and forgets.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ class Replay:
         self._frames: list[np.ndarray] = []
         self._led: list[np.ndarray | None] = []
         self._runs: list[int] = []
+        self._moments: list[int] = []  # which look of this life each frame was
+        self.moments = 0  # looks so far, those that were not to be learned from included
         self._sum: np.ndarray | None = None
         self._seen = 0
         self._broken = True  # the next frame starts a new run
@@ -47,14 +50,17 @@ class Replay:
         self._frames.append(image)
         self._led.append(led)
         self._runs.append(run)
+        self._moments.append(self.moments)
+        self.moments += 1
         self._sum = image.astype(np.float64) if self._sum is None else self._sum + image
         self._seen += 1
         if len(self) > self.config.capacity:
             self._forget_oldest()
 
     def skip(self) -> None:
-        """Something happened here that must not be learned from: the next frame starts a new run."""
+        """A look that must not be learned from: the next frame starts a new run."""
         self._broken = True
+        self.moments += 1
 
     def background(self) -> np.ndarray:
         """The mean frame of everything added so far: (H, W, 3) float, 0 to 255."""
@@ -78,13 +84,57 @@ class Replay:
         drawn = [recent if late and len(recent) else ends for late in from_recent]
         return [self._window(int(pool[rng.integers(len(pool))]), length) for pool in drawn]
 
+    # For checkpoints: what is remembered as references to moments; whoever records the life knows where their frames are.
+
+    def references(self, before: int) -> dict[str, np.ndarray]:
+        """What was remembered before look number `before`: moments, runs, led (NaN: nothing did), the frames' sum and count.
+
+        At most the newest look may be left out: one that was not lived to its end.
+        """
+        count = sum(moment < before for moment in self._moments)
+        size = next((len(led) for led in self._led if led is not None), 0)
+        led = np.array([np.full(size, np.nan) if led is None else led for led in self._led[:count]], np.float32).reshape(count, size)
+        late = [frame.astype(np.float64) for frame in self._frames[count:]]
+        total = np.zeros((0, 0, 3)) if self._sum is None else self._sum - sum(late) if late else self._sum
+        return {
+            "moments": np.array(self._moments[:count], np.int64),
+            "runs": np.array(self._runs[:count], np.int64),
+            "led": led,
+            "sum": total,
+            "seen": np.array([self._seen - len(late)], np.int64),
+        }
+
+    def frames(self, before: int) -> list[np.ndarray]:
+        """The frames `references` speaks of."""
+        return [frame for frame, moment in zip(self._frames, self._moments, strict=True) if moment < before]
+
+    def load(self, references: Mapping[str, np.ndarray], moments: int, frame: Callable[[int], np.ndarray | None]) -> int:
+        """Remember again after `moments` looks, `frame(i)` giving the i-th frame or None where it is lost; answers how many are."""
+        self._frames, self._led, self._runs, self._moments = [], [], [], []
+        lost, before = 0, -1
+        for i, (moment, run, led) in enumerate(zip(references["moments"], references["runs"], references["led"], strict=True)):
+            image = frame(i)
+            if image is None:
+                lost += 1
+                continue
+            follows = before == i - 1 and bool(self._runs)
+            self._frames.append(image)
+            self._led.append(None if np.isnan(led).any() or not led.size else led.astype(np.float32))
+            self._runs.append(min(int(run), self._runs[-1] + 1) if follows else 1 if lost else int(run))
+            self._moments.append(int(moment))
+            before = i
+        self._sum = references["sum"].copy() if references["sum"].size else None
+        self._seen, self.moments = int(references["seen"][0]), moments
+        self._broken = not self._moments or self._moments[-1] != moments - 1  # the newest look was left out, or is lost
+        return lost
+
     def _window(self, end: int, length: int) -> Window:
         first = end - length + 1
         led = [action for action in self._led[first + 1 : end + 1] if action is not None]
         return Window(np.stack(self._frames[first : end + 1]), np.stack(led) if led else np.zeros((0, 0), np.float32))
 
     def _forget_oldest(self) -> None:
-        del self._frames[0], self._led[0], self._runs[0]
+        del self._frames[0], self._led[0], self._runs[0], self._moments[0]
         for i, run in enumerate(self._runs):  # the run that lost its head is shorter now
             if run == 1:
                 break

@@ -113,11 +113,10 @@ class MaskedAutoencoderViT(nn.Module):
         """latents -> patches (B, N, P), in the pixels' own unit, 0 to 1."""
         return self.decoder_head(self.decode_features(latents, keep)) + 0.5
 
-    def random_keep(self, batch: int, mask_ratio: float, generator: torch.Generator | None = None) -> Tensor:
-        """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one; drawn anew for each sample."""
+    def random_keep(self, chance: Tensor, mask_ratio: float) -> Tensor:
+        """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one: those of the smallest numbers of `chance` (B, N)."""
         visible = max(1, round(self.tokens * (1 - mask_ratio)))
-        noise = torch.rand(batch, self.tokens, generator=generator, device="cpu" if generator is None else generator.device)
-        return noise.argsort(1)[:, :visible].to(self.places.device)
+        return chance.argsort(dim=1, stable=True)[:, :visible]
 
 
 def cosine_basis(patch: int, count: int) -> Tensor:

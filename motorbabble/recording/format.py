@@ -29,6 +29,7 @@ MOMENTS_PER_SHARD = 1000
 META, LOCK, PIN = "session_meta.json", "session.lock", "pinned_by_"
 INLINE = 1024  # bytes of an array that may stand in a line; longer ones go into the pack
 MOST_PIXELS = 64 * 2**20
+PLAIN_KINDS = "biufcSUmM"  # of numpy's: numbers, text and times, which are their bytes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _OURS = re.compile(rf"{META}|{LOCK}|{PIN}[A-Za-z0-9._-]+|events_shard_\d{{3,}}\.jsonl|frames_shard_\d{{3,}}\.pack|\.{META}\.\d+\.new")
 
@@ -104,8 +105,14 @@ class SessionMeta:
         names = ("session", "robot_type", "created_ns", "state", "moments", "ended_ns", "about")
         try:
             continues = None if data["continues"] is None else Continues(**data["continues"])
+            counts = (data["moments"], data["ended_ns"], continues and continues.first_index)
+            texts = [data[name] for name in ("session", "robot_type", "state")] + ([continues.session] if continues else [])
+            if type(data["created_ns"]) is not int or any(type(count) not in (int, type(None)) for count in counts):
+                raise TypeError("a number")
+            if any(type(text) is not str for text in texts) or type(data["about"]) is not dict:
+                raise TypeError("a name")
             return cls(**{name: data[name] for name in names}, action_space=ActionSpace.from_json(data["action_space"]), continues=continues)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise SessionDamaged(f"the session's metadata lacks or misstates {error}; check it with babble sessions check") from None
 
     @classmethod
@@ -161,6 +168,9 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 # Frames and arrays
 
 
+Data = bytes  # by another name, since a place has a member `bytes`
+
+
 @dataclass(frozen=True)
 class Place:
     """Where bytes lie in a shard's pack, and what they must be."""
@@ -173,19 +183,25 @@ class Place:
     pixels: str = ""
 
     @classmethod
-    def of(cls, at: int, data: bytes, codec: str) -> "Place":
+    def of(cls, at: int, data: "Data", codec: str) -> "Place":
         return cls(at, len(data), codec, crc_of(data))
 
     def to_json(self) -> dict:
         return {name: value for name, value in asdict(self).items() if value not in ((), "")}
 
     @classmethod
-    def from_json(cls, data: Mapping) -> "Place":
-        return cls(**{**data, "shape": tuple(data.get("shape", ()))})
+    def from_json(cls, data: Any) -> "Place":
+        """TypeError or KeyError for anything that is no place."""
+        place = cls(
+            **{name: data[name] for name in ("at", "bytes", "codec", "crc")}, shape=tuple(data.get("shape", ())), pixels=data.get("pixels", "")
+        )
+        if any(type(number) is not int or number < 0 for number in (place.at, place.bytes, *place.shape)):
+            raise TypeError("a place whose offset, length or shape is not counted")
+        return place
 
 
-def crc_of(data: bytes | np.ndarray) -> str:
-    return f"{zlib.crc32(data):08x}"
+def crc_of(data: Any) -> str:  # bytes, or an array
+    return f"{zlib.crc32(memoryview(data)):08x}"
 
 
 def to_png(image: np.ndarray) -> bytes:
@@ -202,8 +218,7 @@ def decoded(data: bytes) -> np.ndarray:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise SessionDamaged(f"a frame claims {picture.width} x {picture.height} pixels, more than {MOST_PIXELS}; it was not decoded")
             return np.array(picture.convert("RGB"))
@@ -220,14 +235,22 @@ def array_to_json(value: np.ndarray) -> dict:
 
 
 def array_from(dtype: str, shape: Any, data: bytes) -> np.ndarray:
-    """An array from its bytes; objects, which would need unpickling, are refused."""
-    kind = np.dtype(dtype)
-    if kind.hasobject:
-        raise SessionDamaged(f"an array of type {dtype!r} would have to be unpickled; it was not written by this program")
-    return np.frombuffer(data, kind).reshape(shape).copy()
+    """An array from its bytes; SessionDamaged for anything but numbers, text and times: objects would need unpickling."""
+    try:
+        kind = np.dtype(str(dtype))
+        if kind.kind not in PLAIN_KINDS:
+            raise SessionDamaged(f"an array of type {dtype!r} holds no plain numbers; it was not written by this program")
+        return np.frombuffer(data, kind).reshape(shape).copy()
+    except (TypeError, ValueError, ArithmeticError, SyntaxError) as error:
+        raise SessionDamaged(f"{len(data)} bytes are no array of type {dtype!r} and shape {shape!r} ({error}); they were not written so") from None
 
 
-def shards_in(folder: Path) -> list[int]:
-    """Numbers of the shards whose lines are here."""
-    found = (re.fullmatch(r"events_shard_(\d{3,})\.jsonl", path.name) for path in folder.iterdir())
+def shards_in(folder: Path, what: str = r"events_shard_(\d{3,})\.jsonl") -> list[int]:
+    """Numbers of the shards whose lines are here, or those of other files."""
+    found = (re.fullmatch(what, path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in found if match)
+
+
+def packs_in(folder: Path) -> list[int]:
+    """Numbers of the shards whose frames are here; one that a kill left alone has no lines yet."""
+    return shards_in(folder, r"frames_shard_(\d{3,})\.pack")

@@ -6,10 +6,14 @@ second and the robot never waits for a disk. After the first error nothing more 
 """
 
 import base64
+import errno
+import json
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +30,8 @@ from motorbabble.recording.format import (
     LOCK,
     META,
     MOMENTS_PER_SHARD,
+    MOST_PIXELS,
+    PLAIN_KINDS,
     Continues,
     Place,
     SessionMeta,
@@ -40,9 +46,11 @@ from motorbabble.recording.format import (
     to_line,
     to_png,
 )
+from motorbabble.recording.reader import Shard
 from motorbabble.recording.recovery import recover
 
 SYNC_SECONDS = 0.5
+TIDY_BYTES = 16 * 2**20
 
 
 class RecordingWriter:
@@ -64,18 +72,18 @@ class RecordingWriter:
         disk: Disk,
         sync_seconds: float = SYNC_SECONDS,
         on_failure: Callable[[], None] | None = None,
-        tidy: Callable[[], None] | None = None,
+        tidy: Callable[[], object] | None = None,
     ):
         self.folder, self.meta, self.moments = folder, meta, moments
         self._lock, self._disk, self._shard, self._first = lock, disk, shard, moments
         self._episodes = episodes  # that were before this process came: its own are counted behind them
         self._on_failure, self._tidy = on_failure, tidy
         self._failure: RecordingError | None = None
-        self._files: tuple[int, int] = (-1, -1)  # pack, lines
+        self._files: tuple[int, ...] = ()  # pack, lines
         self._finished: list[int] = []  # files of full shards, to be synced and closed by the thread
         self._at, self._untidied = 0, 0
-        self._dirty = self._closed = False
-        self._mutex, self._wake = threading.Lock(), threading.Event()
+        self._dirty = self._closed = self._midway = False
+        self._mutex, self._failing, self._wake = threading.Lock(), threading.RLock(), threading.Event()
         self._thread = threading.Thread(target=self._keep_synced, args=(sync_seconds,), name="session-sync", daemon=True)
 
     @classmethod
@@ -94,21 +102,30 @@ class RecordingWriter:
         """A new session in `root`, the folder of one robot type. It appears there complete and locked, or not at all."""
         root, disk = Path(root), disk or Disk()
         created = time.time_ns()
-        meta = SessionMeta(check_name(name or new_name(created)), robot_type, action_space, created, continues=continues, about=dict(about or {}))
-        folder, aside = root / meta.session, root / f".new-{secrets.token_hex(6)}"
+        told = json.loads(json.dumps(dict(about or {})))  # as it will be read back: every key is text
+        name = check_name(new_name(created) if name is None else name)
+        meta = SessionMeta(name, robot_type, action_space, created, continues=continues, about=told)
+        folder, aside, writer = root / name, root / f".new-{secrets.token_hex(6)}", None
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                raise RecordingError(f"there is already a session {meta.session} in {root}; give another name, or none")
+            disk.make_folders(root)
             disk.make_folder(aside)
-            lock = locked(aside)
+            writer = cls(aside, meta, locked(aside), shard=0, moments=0, disk=disk, **settings)
             disk.write_new(aside / META, meta.to_bytes())
-            disk.rename(aside, folder)
-            writer = cls(folder, meta, lock, shard=0, moments=0, disk=disk, **settings)
             writer._begin_shard(0)
             writer._sync()
+            if folder.exists():
+                raise FileExistsError
+            disk.rename(aside, folder)  # which refuses a folder that holds anything
+            writer.folder = folder
             disk.sync_folder(root)
-        except OSError as error:
+        except BaseException as error:
+            if writer:
+                writer._let_go()
+            shutil.rmtree(aside, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
+            if error.errno in (None, errno.ENOTEMPTY, errno.EEXIST):
+                raise RecordingError(f"there is already a session {name} in {root}; give another name, or none") from None
             raise _failure(folder, error) from error
         writer._thread.start()
         return writer
@@ -117,7 +134,10 @@ class RecordingWriter:
     def reopen(cls, folder: Path | str, *, disk: Disk | None = None, **settings: Any) -> Self:
         """Go on in a session: what is torn at its end is cut first, and a new shard begun."""
         folder, disk = Path(folder), disk or Disk()
+        if not folder.is_dir():
+            raise RecordingError(f"there is no session at {folder}; list them with babble sessions list")
         lock = locked(folder)
+        writer = None
         try:
             found = recover(folder, disk)
             # Not closed from here on: should it be cut short again, nobody may trust a count in its metadata.
@@ -126,12 +146,13 @@ class RecordingWriter:
             writer = cls(folder, meta, lock, shard=found.shards, moments=found.moments, episodes=found.episodes, disk=disk, **settings)
             writer._begin_shard(found.shards)
             writer._sync()
-        except OSError as error:
+        except BaseException as error:
+            if writer:
+                writer._let_go()
             lock.release()
+            if not isinstance(error, OSError):
+                raise
             raise _failure(folder, error) from error
-        except BaseException:
-            lock.release()
-            raise
         writer._thread.start()
         return writer
 
@@ -157,23 +178,28 @@ class RecordingWriter:
             if self._closed:
                 raise RecordingError(f"session {self.meta.session} is closed; begin a new one")
             if self._failure:
-                raise self._failure
+                raise self._fail(self._failure)
             try:
-                if self.moments - self._first == MOMENTS_PER_SHARD:
+                if self._midway:
+                    self._after_interruption()
+                if self.moments - self._first >= MOMENTS_PER_SHARD:
                     self._begin_shard(self._shard + 1)
                 packed, placed = _packed(seen, self._at)
                 placed["episode"] += self._episodes
                 line = to_line({"moment": self.moments, **placed, **content})
                 pack, lines = self._files
+                self._dirty = self._midway = True
                 self._disk.append(pack, packed)
                 self._disk.append(lines, line)
             except OSError as error:
                 raise self._fail(_failure(self.folder, error)) from error
+            except RecordingError as error:
+                raise self._fail(error) from None
             self._at += len(packed)
             self._untidied += len(packed) + len(line)
             self.moments += 1
-            self._dirty = True
-            if self._untidied > 16 * 2**20:
+            self._midway = False
+            if self._untidied > TIDY_BYTES:
                 self._wake.set()
             return self.moments - 1
 
@@ -197,9 +223,7 @@ class RecordingWriter:
             except OSError as error:
                 raise self._fail(_failure(self.folder, error)) from error
             finally:
-                for file in (*self._finished, *self._files):
-                    self._disk.close(file)
-                self._lock.release()
+                self._let_go()
         if self._failure:
             raise self._failure
 
@@ -216,30 +240,45 @@ class RecordingWriter:
     # Parts
 
     def _begin_shard(self, number: int) -> None:
+        self._shard = number  # also when this fails: its files may be there
         pack = self._disk.create(self.folder / frames_file(number))
         lines = self._disk.create(self.folder / events_file(number))
         header = {"header": FORMAT, "shard": number, "first_moment": self.moments, "session": self.meta.to_json()}
         self._disk.append(lines, to_line(header))
-        self._finished += [file for file in self._files if file >= 0]
-        self._files, self._shard, self._first, self._at = (pack, lines), number, self.moments, 0
-        self._dirty, self._untidied = True, 2**63  # tidy at the next turn
+        self._finished += self._files
+        self._files, self._first, self._at = (pack, lines), self.moments, 0
+        self._dirty, self._untidied = True, TIDY_BYTES + 1  # tidy at the next turn
         self._wake.set()
 
+    def _after_interruption(self) -> None:
+        """Ctrl+C came in the middle of a moment: it counts if its line is whole, and what follows goes into new files."""
+        shard = Shard(self.folder, self._shard)
+        if shard.trouble:
+            raise shard.trouble
+        self.moments = self._first if shard.newest is None else shard.newest + 1
+        self._first, self._midway = self.moments - MOMENTS_PER_SHARD, False
+
     def _keep_synced(self, seconds: float) -> None:
+        began = time.monotonic()
         while True:
-            self._wake.wait(seconds)
+            self._wake.wait(max(0.0, began + seconds - time.monotonic()))  # from start to start: a slow disk has no extra time
             self._wake.clear()
             if self._closed or self._failure:
                 return
-            try:
-                self._sync()
-                if self._tidy and self._untidied > 16 * 2**20:
-                    self._untidied = 0
+            began = time.monotonic()
+            self._turn()
+
+    def _turn(self) -> None:
+        try:
+            self._sync()
+            if self._untidied > TIDY_BYTES:
+                self._untidied = 0
+                if self._tidy:
                     self._tidy()
-            except OSError as error:
-                self._fail(_failure(self.folder, error))
-            except RecordingError as error:
-                self._fail(error)
+        except RecordingError as error:
+            self._fail(error)
+        except Exception as error:  # whatever it is: nobody else syncs
+            self._fail(_failure(self.folder, error))
 
     def _sync(self) -> None:
         """Packs, then lines, then the folder: whatever a line speaks of lasts before the line does."""
@@ -256,11 +295,20 @@ class RecordingWriter:
             self._disk.close(file)
 
     def _fail(self, error: RecordingError) -> RecordingError:
-        if self._failure is None:
-            self._failure = error
-            if self._on_failure:
-                self._on_failure()
-        return self._failure
+        """Answers the first failure; whoever comes second waits until the robot has been told."""
+        with self._failing:
+            if self._failure is None:
+                self._failure = error
+                if self._on_failure:
+                    self._on_failure()
+            return self._failure
+
+    def _let_go(self) -> None:
+        for file in (*self._finished, *self._files):
+            with suppress(OSError):  # all that is promised was synced, or has failed already
+                self._disk.close(file)
+        self._finished, self._files = [], ()
+        self._lock.release()
 
 
 def locked(folder: Path) -> FileLock:
@@ -270,6 +318,8 @@ def locked(folder: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         raise RecordingError(f"session {folder.name} is being recorded by another process; wait until it ends, or choose another") from None
+    except OSError as error:
+        raise _failure(folder, error) from error
     return lock
 
 
@@ -283,6 +333,8 @@ def _packed(seen: Observation, at: int) -> tuple[bytes, dict[str, Any]]:
         return place
 
     image = np.ascontiguousarray(seen.image)
+    if image.shape[0] * image.shape[1] > MOST_PIXELS:
+        raise FrameError(f"the frame is {image.shape}, more than the {MOST_PIXELS} pixels that are read back; make it smaller")
     own = seen.encoded if seen.encoded is not None and _is(seen.encoded, image) else None
     frame = put(own, "jpeg") if own is not None else put(to_png(image), "png")
     placed: dict[str, Any] = {
@@ -305,7 +357,7 @@ def _packed(seen: Observation, at: int) -> tuple[bytes, dict[str, Any]]:
 
 def _plain(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
-    if array.dtype.hasobject:
+    if array.dtype.kind not in PLAIN_KINDS:
         raise FrameError(f"state {name!r} holds {type(value).__name__}, which is no array of numbers; give numbers, or leave it out")
     return array
 
@@ -320,8 +372,6 @@ def _is(encoded: bytes, image: np.ndarray) -> bool:
         return False
 
 
-def _failure(folder: Path, error: OSError) -> RecordingError:
-    where = error.filename or folder
-    return RecordingError(
-        f"the session could not be written to {where}: {error.strerror or error}; free the disk or choose another folder, then go on"
-    )
+def _failure(folder: Path, error: Exception) -> RecordingError:
+    where, why = getattr(error, "filename", None) or folder, getattr(error, "strerror", None) or repr(error)
+    return RecordingError(f"the session could not be written to {where}: {why}; free the disk or choose another folder, then go on")

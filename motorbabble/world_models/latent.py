@@ -24,7 +24,7 @@ from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderV
 from motorbabble.models.ensemble import EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.models.predictor import PredictorConfig, TransformerActionConditionedPredictor
-from motorbabble.world_models.base import Batch, Imagination, WorldModel
+from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ PRESETS = {
 class LatentWorldModel(WorldModel):
     """The mission's autoencoder-plus-latent-predictor world model, for frames of `image_shape` (height, width)."""
 
+    teaching = frozenset(
+        {
+            *("pred_patch_w", "pred_latent_w", "pred_action_w", "reconstruction_w", "masked_w"),
+            *("mask_ratio_min", "mask_ratio_max", "informative_threshold"),
+        }
+    )
+
     def __init__(
         self,
         image_shape: tuple[int, int],
@@ -92,6 +99,9 @@ class LatentWorldModel(WorldModel):
         self.ensemble = EnsembleHeads(width, action_size, config.ensemble_heads)
 
     # What the contract asks for
+
+    def file_of(self, weight: str) -> str:
+        return "autoencoder" if weight.startswith("autoencoder.") else "predictor_0"
 
     @torch.no_grad()
     def reconstruct(self, images: np.ndarray) -> Tensor:
@@ -136,15 +146,16 @@ class LatentWorldModel(WorldModel):
         background = vit.patchify(batch.background)[:, None]  # (B, 1, N, P)
         holds = self._differs(patches, background)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
-        flat = patches.mean((0, 1, 2))  # early on the mean frame is nearly the frame itself, and no scale to divide by
-        floor = torch.maximum(_balanced(background - patches, holds), 0.1 * _balanced(flat - patches, holds)).clamp(min=1e-5)
+        flat = over_processes(patches.mean((0, 1, 2)))  # early on the mean frame is nearly the frame itself, and no scale to divide by
+        empty, even = (over_processes(_balanced(guess - patches, holds)) for guess in (background, flat))
+        floor = torch.maximum(empty, 0.1 * even).clamp(min=1e-5)
 
         losses: dict[str, Tensor] = {}
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
         losses["reconstruction"] = _balanced(seen - patches, holds) / floor
-        losses["masked"] = self._masked_loss(patches[:, -1], holds[:, -1], floor)
-        with torch.no_grad():
-            losses["reconstruction_skill"] = 1 - (seen - patches).square().mean() / (background - patches).square().mean().clamp(min=1e-6)
+        losses["masked"] = self._masked_loss(batch, patches[:, -1], holds[:, -1]) / floor
+        error, worst = (over_processes((guess.detach() - patches).square().mean()) for guess in (seen, background))
+        losses["reconstruction_skill"] = 1 - error / worst.clamp(min=1e-6)
         total = config.reconstruction_w * (losses["reconstruction"] + config.masked_w * losses["masked"])
         if t > 1:
             total = total + self._prediction_losses(batch, patches, latents, seen, holds, losses)
@@ -165,7 +176,7 @@ class LatentWorldModel(WorldModel):
 
         painted = self.autoencoder.decode(after.flatten(0, 1)).unflatten(0, after.shape[:2])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, seen[:, :-1], painted, states))).unflatten(0, after.shape[:2])
-        copy = _balanced(real - before, informative)
+        copy = over_processes(_balanced(real - before, informative))
         losses["patch"] = _balanced(shown - real, informative) / copy.clamp(min=1e-4)
         with torch.no_grad():  # unweighted; the newest transition of the first window, which the learner makes the newest of all
             losses["fresh_error"] = (shown[0, -1] - real[0, -1]).square().mean()
@@ -173,8 +184,8 @@ class LatentWorldModel(WorldModel):
 
         change = (latents[:, 1:] - latents[:, :-1]).flatten(0, 1)
         losses["action"] = self._action_loss(change, batch.actions.flatten(0, 1))
-        losses["ensemble"] = self._ensemble_loss(latents[:, :-1], after, latents[:, 1:], batch.actions, informative)
-        capped = losses["action"] / losses["action"].detach().clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
+        losses["ensemble"] = self._ensemble_loss(batch, latents[:, :-1], after, latents[:, 1:], informative)
+        capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
         return config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"] + config.pred_action_w * capped + losses["ensemble"]
 
     def _paint(self, last: Tensor, seen: Tensor, after: Tensor, states: Tensor) -> Tensor:
@@ -185,27 +196,29 @@ class LatentWorldModel(WorldModel):
         masks = vit.unpatchify(self.mover.masks(states[:, :-1]))
         return vit.patchify(self.mover(vit.unpatchify(last), masks, states[:, -1], vit.unpatchify(after - seen), vit.unpatchify(after)))
 
-    def _masked_loss(self, patches: Tensor, holds: Tensor, floor: Tensor) -> Tensor:
+    def _masked_loss(self, batch: Batch, patches: Tensor, holds: Tensor) -> Tensor:
         """One masked frame per window; every ratio between the bounds serves, drawn anew for each batch."""
-        ratio = float(torch.empty(()).uniform_(self.config.mask_ratio_min, self.config.mask_ratio_max))
-        keep = self.autoencoder.random_keep(len(patches), ratio)
-        return _balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds) / floor
+        low, high = self.config.mask_ratio_min, self.config.mask_ratio_max
+        ratio = low + (high - low) * batch.chance_of_all("mask ratio")
+        keep = self.autoencoder.random_keep(batch.chance("mask", patches.shape[1]), ratio)
+        return _balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds)
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
         decoded = self.action_decoder(change).amax(1)
         return F.mse_loss(decoded, actions)
 
-    def _ensemble_loss(self, now: Tensor, after: Tensor, real: Tensor, actions: Tensor, informative: Tensor) -> Tensor:
+    def _ensemble_loss(self, batch: Batch, now: Tensor, after: Tensor, real: Tensor, informative: Tensor) -> Tensor:
         """On the few most informative tokens and as many random ones: disagreement matters where something happens."""
-        few = min(24, now.shape[2])
-        order = (informative.flatten(0, 1).float() + torch.rand(informative.flatten(0, 1).shape, device=informative.device)).argsort(
-            1, descending=True
-        )
+        t, n = informative.shape[1:]
+        few = min(24, n)
+        by_chance = batch.chance("tokens", t * n).unflatten(1, (t, n))
+        order = (informative + by_chance).flatten(0, 1).argsort(dim=1, descending=True, stable=True)
         chosen = torch.cat((order[:, : few // 2], order[:, -(few // 2) :]), 1)[..., None].expand(-1, -1, now.shape[-1])
         now, after, real = (F.layer_norm(x.detach().flatten(0, 1).gather(1, chosen), x.shape[-1:]) for x in (now, after, real))
-        error = self.ensemble(now, after, actions.flatten(0, 1)) - self.ensemble.target(after, real)
-        share = (torch.rand(error.shape[:2], device=error.device) < 0.8).float()[..., None, None]  # each head leaves out its own
-        return (error.square() * share).mean() / share.mean().clamp(min=0.1)
+        error = self.ensemble(now, after, batch.actions.flatten(0, 1)) - self.ensemble.target(after, real)
+        heads = len(error)
+        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]  # each leaves out its own
+        return (error.square() * share).mean() / over_processes(share.mean()).clamp(min=0.1)
 
     def _uncertainty(self, now: Tensor, after: Tensor, action: Tensor) -> Tensor:
         now, after = (F.layer_norm(x, x.shape[-1:]) for x in (now, after))
@@ -222,5 +235,5 @@ def _balanced(error: Tensor, informative: Tensor) -> Tensor:
     """Mean square of error (..., N, P): half from the informative patches (..., N), half from the rest."""
     square = error.square().mean(-1)
     weight = informative.float()
-    share = weight.mean().clamp(1e-6, 1 - 1e-6)
+    share = over_processes(weight.mean()).clamp(1e-6, 1 - 1e-6)
     return 0.5 * ((square * weight).mean() / share + (square * (1 - weight)).mean() / (1 - share))

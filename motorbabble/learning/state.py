@@ -1,0 +1,151 @@
+"""All that a learner is, as named tensors and plain values; and back, to the bit.
+
+Weights go into the files the world model names for them, each as trained and as averaged; the optimiser's state is
+stored by the weights' names, so that it never depends on their order. The update counter is the learning-rate schedule.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motorbabble.errors import CheckpointMismatch
+from motorbabble.learning.learner import Learner
+from motorbabble.world_models.base import WorldModel
+
+Tensors = dict[str, dict[str, Tensor]]
+TRAINED, AVERAGED = "trained/", "averaged/"
+
+
+def architecture_of(model: WorldModel) -> dict[str, Any]:
+    """Every setting that shapes what the model computes, in plain values; how it is taught is left out."""
+    config = getattr(model, "config", None)
+    settings = flat(config) if is_dataclass(config) else {}
+    shaping = {name: value for name, value in settings.items() if name.rpartition(".")[2] not in model.teaching}
+    return {"model": type(model).__name__, "image_shape": list(model.image_shape), "action_size": model.action_size, **shaping}
+
+
+def weights_of(learner: Learner) -> Tensors:
+    """{file: {"trained/...": ..., "averaged/...": ...}}."""
+    files: Tensors = {}
+    versions = {TRAINED: learner.trained} if learner.world_model is learner.trained else {TRAINED: learner.trained, AVERAGED: learner.world_model}
+    for prefix, model in versions.items():
+        for name, tensor in model.state_dict().items():
+            files.setdefault(model.file_of(name), {})[prefix + name] = tensor
+    return files
+
+
+def load_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Both versions, or neither: CheckpointMismatch, naming what differs, before the first weight is touched."""
+    found = {name: tensor for file, tensors in files.items() for name, tensor in tensors.items() if name.startswith((TRAINED, AVERAGED))}
+    trained = {name.removeprefix(TRAINED): tensor for name, tensor in found.items() if name.startswith(TRAINED)}
+    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in found.items() if name.startswith(AVERAGED)} or trained
+    for theirs in (trained, averaged):
+        _check_weights(theirs, learner.trained)
+    learner.trained.load_state_dict(trained)
+    if learner.world_model is not learner.trained:
+        learner.world_model.load_state_dict(averaged)
+
+
+def optimizer_of(learner: Learner) -> dict[str, Tensor]:
+    """{"<weight>/<what>": ...}: AdamW's moments and step count of every weight that has them."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in learner.trained.named_parameters()}
+    state = learner.optimizer.state
+    return {
+        f"{names[parameter]}/{what}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, kept in state.items()
+        for what, value in kept.items()
+    }
+
+
+def load_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
+    numbers = {parameter: i for i, parameter in enumerate(p for group in learner.optimizer.param_groups for p in group["params"])}
+    kept: dict[int, dict[str, Tensor]] = {}
+    parameters = dict(learner.trained.named_parameters())
+    for key, tensor in tensors.items():
+        name, _, what = key.rpartition("/")
+        kept.setdefault(numbers[parameters[name]], {})[what] = tensor.clone()
+    learner.optimizer.load_state_dict({"state": kept, "param_groups": learner.optimizer.state_dict()["param_groups"]})
+
+
+def counters_of(learner: Learner) -> dict[str, Any]:
+    return {"updates": learner.updates, "samples": learner.samples, "seconds": learner.seconds}
+
+
+def load_counters(learner: Learner, counters: Mapping[str, Any]) -> None:
+    learner.updates, learner.samples, learner.seconds = counters["updates"], counters["samples"], counters["seconds"]
+
+
+def generators_of(learner: Learner) -> dict[str, Any]:
+    """The learner's own, and the global ones of Python, NumPy and torch, which a selector or model of yours may draw from."""
+    version, words, gauss = random.getstate()
+    kind, key, *rest = np.random.get_state()
+    return {
+        "learner": learner.rng.bit_generator.state,
+        "python": [version, list(words), gauss],
+        "numpy": [str(kind), [int(word) for word in key], *(int(x) if isinstance(x, int | np.integer) else float(x) for x in rest)],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def load_generators(learner: Learner, states: Mapping[str, Any]) -> None:
+    learner.rng.bit_generator.state = states["learner"]
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, key, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(key, np.uint32), *rest))
+    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+    if states["cuda"] and torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([torch.tensor(state, dtype=torch.uint8) for state in states["cuda"]])
+
+
+def replay_of(learner: Learner, before: int) -> dict[str, Tensor]:
+    """What is remembered from before look number `before`, without the frames. NaN stands for "no action led here"."""
+    return {f"replay/{name}": torch.from_numpy(np.nan_to_num(array, nan=NOTHING)) for name, array in learner.replay.references(before).items()}
+
+
+def load_replay(learner: Learner, tensors: Mapping[str, Tensor], moments: int, frame: Callable[[int], np.ndarray | None]) -> int:
+    """Answers how many memories were lost."""
+    arrays = {name.removeprefix("replay/"): tensor.numpy() for name, tensor in tensors.items() if name.startswith("replay/")}
+    arrays["led"] = np.where(arrays["led"] == NOTHING, np.nan, arrays["led"])
+    return learner.replay.load(arrays, moments, frame)
+
+
+NOTHING = -2.0  # encoded actions lie in [-1, 1]; a checkpoint holds finite numbers only
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A configuration's fields and those of the ones inside it, by dotted name, as plain values."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        found |= flat(value, f"{prefix}{field.name}.") if is_dataclass(value) else {prefix + field.name: _plain(value)}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: tuples become lists; infinity, and whatever else it does not know, words."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    known = value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else str(value)
+
+
+def _check_weights(theirs: Mapping[str, Tensor], model: WorldModel) -> None:
+    ours = model.state_dict()
+    told = {name: (list(tensor.shape), str(tensor.dtype)) for name, tensor in theirs.items()}
+    here = {name: (list(tensor.shape), str(tensor.dtype)) for name, tensor in ours.items()}
+    wrong = [
+        f"{name}: {told.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+        for name in sorted({*told, *here})
+        if told.get(name) != here.get(name)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointMismatch(f"the checkpoint's weights are of another model ({'; '.join(wrong[:5])}{more}); use another --name")

@@ -1,0 +1,334 @@
+"""Memory: a life that can be killed at any moment and goes on when the same command is given again.
+
+Decisions: every step is on disk before anybody hears of it; a generation of everything else is saved now and then, between
+two steps; a resumed life loads the newest one, lives once more through the moments recorded after it (with the one
+loop, over a ReplayRobot), and only then does the robot move. A simulated robot is led along those moments, so its world stands
+where it stood; a real one has moved on, so what comes next is a new episode.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from motorbabble.errors import CheckpointError, ConfigurationError, RecordingError
+from motorbabble.experience import Choice, Event, Observation, Selector, Situation, Step, Study
+from motorbabble.learning.checkpoint import Checkpoints, Identity, Saved, differences
+from motorbabble.learning.state import (
+    architecture_of,
+    counters_of,
+    generators_of,
+    load_counters,
+    load_generators,
+    load_optimizer,
+    load_replay,
+    load_weights,
+    optimizer_of,
+    replay_of,
+    weights_of,
+)
+from motorbabble.life import History, live, look
+from motorbabble.recording.format import Continues, decoded, to_png
+from motorbabble.recording.quota import MAX_BYTES
+from motorbabble.recording.recorder import Recorder
+from motorbabble.recording.shelf import Shelf
+from motorbabble.recording.trail import Trail
+from motorbabble.robots.interface import RobotInterface
+from motorbabble.robots.replay import ReplayRobot
+
+if TYPE_CHECKING:
+    from motorbabble.learning.learner import Learner
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    checkpoint_dir: Path | None = None  # of this one life; None: nothing is saved, nothing resumed
+    session_dir: Path | None = None  # of this robot type's sessions; None: nothing is recorded
+    record: bool = True  # False: old sessions are still read, none is written
+    save_updates: int = 500  # a generation after so many updates ...
+    save_seconds: float = 60.0  # ... and after so many seconds, and at the end
+    quota_bytes: float = MAX_BYTES  # of disk for all sessions of this robot type
+
+    def __post_init__(self):
+        if self.save_updates < 1 or not self.save_seconds > 0:
+            raise ConfigurationError(f"saving every {self.save_updates} updates and {self.save_seconds} s cannot work; give positive numbers")
+
+
+class Memory:
+    """Keeps one life. `resume` first, then `catch_up`, `begin`; then `keep` every event; in the end `close`.
+
+    `notes` gathers sentences a person should hear: what was resumed, what was lost, what could not be saved.
+    """
+
+    def __init__(
+        self,
+        config: MemoryConfig,
+        robot: RobotInterface,
+        learner: "Learner",
+        select: Selector,
+        history: History,
+        about: Mapping[str, Any] | None = None,
+    ):
+        self.config, self.robot, self.learner, self.select, self.history = config, robot, learner, select, history
+        self.about, self.notes = dict(about or {}), []
+        self.life = secrets.token_hex(8)
+        self.trail = Trail(config.session_dir, robot.sessions if isinstance(robot, ReplayRobot) else ())
+        self.recorder: Recorder | None = None
+        self._simulated = hasattr(robot, "state_dict") and hasattr(robot, "load_state_dict")
+        self._unbroken = False  # the world stands where the last recorded moment left it
+        self._pngs: dict[int, bytes] = {}  # frames that no session holds
+        self._remembered: list[str] = []  # sessions that the newest generation refers to
+        self._due = (0, time.monotonic())  # updates and time of the last save
+        self._checkpoints = Checkpoints(config.checkpoint_dir) if config.checkpoint_dir else None
+        if self._checkpoints:
+            self._checkpoints.__enter__()
+
+    # Coming back
+
+    def resume(self) -> tuple[dict[str, Any], list[Step]] | None:
+        """Load the newest generation, if there is one: the run's own state, and the steps it still remembers.
+
+        CheckpointMismatch or CheckpointError, before a weight is touched, where it cannot be used.
+        """
+        loaded = self._checkpoints.load(self._identity()) if self._checkpoints else None
+        if loaded is None:
+            return None
+        state, run = loaded.state, loaded.state["run"]
+        self.notes += [f"It goes on where it was: {state['counters']['updates']} updates, {run['steps_done']} steps.", *loaded.notes]
+        told, now = (about.get("settings", {}) for about in (state["about"], self.about))
+        self.notes += [f"From now on {key.replace(' there', ' before').replace(' here', ' now')}." for key in differences(told, now)]
+        load_weights(self.learner, loaded.tensors)
+        load_optimizer(self.learner, loaded.tensors["optimizer"])
+        load_counters(self.learner, state["counters"])
+        self.life, self._remembered = state["life"], state["remembered"]
+        self.trail.load(state["trail"])
+        steps = dict(self.trail.newest_steps(self.learner.config.replay.capacity, run["steps_done"]))
+        self._load_replay(loaded.tensors["memory"], steps)
+        load_history(self.history, state["history"], loaded.tensors["memory"])
+        self._load_selector(state["selector"])
+        if self._simulated and state["robot"] is not None:
+            self.robot.load_state_dict(state["robot"])  # type: ignore[attr-defined]
+            self._unbroken = True
+        load_generators(self.learner, state["generators"])
+        self._due = (self.learner.updates, time.monotonic())
+        return run, list(reversed(steps.values()))
+
+    def catch_up(self, first: int, stop: Flag) -> Iterator[Event]:
+        """Live once more through what was recorded after the generation that was loaded; `first`: the number of the next step."""
+        sessions, moment = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
+        if sessions:
+            tail = ReplayRobot(*sessions, first=moment)
+            for event in live(tail, Recalling(self.select, tail), self.learner, stop, first=first, history=self.history):
+                if not isinstance(event, Study) and tail.moment:
+                    self.trail.add(tail.moment[0].name, tail.moment[1])
+                if isinstance(event, Step) and self._unbroken:
+                    self._lead_along(event)
+                yield event
+        if not self._unbroken:  # a real robot has moved on meanwhile
+            self.history.forget()
+
+    def _lead_along(self, step: Step) -> None:
+        """Let the simulated world do what was recorded, so that it stands where the recording ends."""
+        if not np.array_equal(look(self.robot).image, step.observation.image):
+            self._unbroken = False
+            self.notes.append("The simulated world does not repeat what was recorded; it goes on with a new episode.")
+            return
+        self.robot.execute_action(step.executed)
+
+    def _load_replay(self, own: Mapping[str, torch.Tensor], steps: Mapping[int, Step]) -> None:
+        moments = own["replay/moments"].tolist()
+        if "frames" in own:
+            data, ends = own["frames"].numpy().tobytes(), [0, *own["frame_ends"].tolist()]
+            self._pngs = {moment: data[a:b] for moment, a, b in zip(own["frame_moments"].tolist(), ends, ends[1:], strict=False)}
+
+        def frame(i: int) -> np.ndarray | None:
+            moment = moments[i]
+            if moment in steps:
+                return steps[moment].observation.image
+            try:
+                return decoded(self._pngs[moment]) if moment in self._pngs else self.trail.event(moment).observation.image
+            except RecordingError:
+                return None
+
+        if lost := load_replay(self.learner, own, self.trail.moments, frame):
+            self.notes.append(f"{lost} of its {len(moments)} memories cannot be read any more; it goes on with the others.")
+
+    def _load_selector(self, saved: Mapping[str, Any]) -> None:
+        name = _name_of(self.select)
+        if saved["name"] != name:
+            self.notes.append(f"Actions were chosen by {saved['name']} before, now by {name}.")
+        elif saved["state"] is not None and hasattr(self.select, "load_state_dict"):
+            self.select.load_state_dict(saved["state"])  # type: ignore[attr-defined]
+
+    # Living
+
+    def begin(self, run_state: dict[str, Any]) -> None:
+        """Save, and begin a session: from now on every step is recorded."""
+        before = self.trail.newest_session(self.life) if self._checkpoints else None
+        self.save(run_state)
+        if not self.config.record or self.config.session_dir is None or isinstance(self.robot, ReplayRobot):
+            return
+        self.recorder = Recorder(
+            self.config.session_dir,
+            self.robot.robot_type,
+            self.robot.action_space,
+            stop=self.robot.stop,
+            quota=self.config.quota_bytes,
+            continues=Continues(before, run_state["steps_done"], self._unbroken) if before else None,
+            about={"life": self.life, **self.about},
+        )
+        if self._checkpoints:
+            Shelf(self.config.session_dir).pin(self.recorder.session, self._owner, str(self._checkpoints.folder))
+
+    def keep(self, event: Event, run_state: Callable[[], dict[str, Any]]) -> None:
+        """Write a step down before anybody hears of it; now and then save everything else.
+
+        RecordingError when it could not be written; the robot was stopped then.
+        """
+        if self.recorder:
+            self.recorder(event)
+        if isinstance(event, Study):
+            return
+        if self.recorder:
+            self.trail.add(self.recorder.session, self.recorder.writer.moments - 1)
+        elif isinstance(self.robot, ReplayRobot) and self.robot.moment:
+            self.trail.add(self.robot.moment[0].name, self.robot.moment[1])
+        else:
+            self.trail.add()
+        updates, since = self._due
+        if self.learner.updates - updates >= self.config.save_updates or time.monotonic() - since >= self.config.save_seconds:
+            try:
+                self.save(run_state())
+            except CheckpointError as error:  # a full disk may be freed; the save before and the session still hold
+                self.notes.append(f"It was not saved: {error}.")
+
+    def save(self, run_state: dict[str, Any]) -> None:
+        """A generation of this moment, if generations are kept."""
+        if not self._checkpoints:
+            return
+        self._due = (self.learner.updates, time.monotonic())
+        before = self.trail.moments
+        history, frames = history_of(self.history, pending=self.learner.replay.moments > before)
+        state = {
+            "life": self.life,
+            "trail": self.trail.to_json(),
+            "counters": counters_of(self.learner),
+            "generators": generators_of(self.learner),
+            "selector": {"name": _name_of(self.select), "state": self.select.state_dict() if hasattr(self.select, "state_dict") else None},  # type: ignore[attr-defined]
+            "robot": self.robot.state_dict() if self._simulated else None,  # type: ignore[attr-defined]
+            "history": history,
+            "run": run_state,
+            "remembered": self.trail.sessions(since=min(self.learner.replay.references(before)["moments"], default=before)),
+            "about": self.about,
+        }
+        memory = replay_of(self.learner, before) | self._embedded(before) | frames
+        tensors = {**weights_of(self.learner), "optimizer": optimizer_of(self.learner), "memory": memory}
+        self._checkpoints.save(self.learner.updates, Saved(self._identity(), tensors, state))
+        self._unpin(state["remembered"])
+
+    def _embedded(self, before: int) -> dict[str, torch.Tensor]:
+        """Frames that no session holds, as PNG end to end."""
+        moments = self.learner.replay.references(before)["moments"].tolist()
+        images = self.learner.replay.frames(before)
+        wanted = {moment: image for moment, image in zip(moments, images, strict=True) if self.trail.place(moment) is None}
+        self._pngs = {moment: self._pngs.get(moment) or to_png(image) for moment, image in wanted.items()}
+        if not wanted:
+            return {}
+        ends = np.cumsum([len(png) for png in self._pngs.values()]).astype(np.int64)
+        together = torch.frombuffer(bytearray(b"".join(self._pngs.values())), dtype=torch.uint8)
+        return {"frames": together, "frame_ends": torch.from_numpy(ends), "frame_moments": torch.tensor(list(wanted))}
+
+    def close(self, run_state: dict[str, Any] | None) -> None:
+        """Close the session, save (unless `run_state` is None: something broke off in the middle of a step), let go of the lock."""
+        try:
+            if self.recorder:
+                self.recorder.close(self._last_look())
+        finally:
+            try:
+                if run_state is not None:
+                    self.save(run_state)
+            finally:
+                self.release()
+
+    def release(self) -> None:
+        """Let others have the checkpoints."""
+        if self._checkpoints:
+            self._checkpoints.__exit__()
+
+    # Parts
+
+    @property
+    def _owner(self) -> str:
+        return f"checkpoint-{self.life}"
+
+    def _unpin(self, remembered: list[str]) -> None:
+        """Sessions that neither this generation nor its backup refers to belong to the quota again."""
+        kept = {*remembered, *self._remembered}
+        for session in self._remembered if self.config.session_dir is None else self.trail.sessions():
+            if session not in kept and self.config.session_dir:
+                Shelf(self.config.session_dir).unpin(session, self._owner)
+        self._remembered = remembered
+
+    def _identity(self) -> Identity:
+        return Identity(self.robot.robot_type, self.robot.action_space, architecture_of(self.learner.trained))
+
+    def _last_look(self) -> Observation | None:
+        try:
+            return look(self.robot)
+        except Exception:  # a robot that is lost has no last frame; its session still closes
+            return None
+
+
+class Recalling:
+    """Chooses what was chosen, after asking the selector all the same, so that it stands where it stood."""
+
+    def __init__(self, select: Selector, tail: ReplayRobot):
+        self.select, self.tail = select, tail
+
+    def __call__(self, situation: Situation) -> Choice:
+        self.select(situation)
+        recorded = self.tail.recorded
+        assert recorded
+        return recorded
+
+    def observe(self, step: Step) -> None:
+        if observe := getattr(self.select, "observe", None):
+            observe(step)
+
+
+def history_of(history: History, pending: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The newest frames and actions, without the very newest frame where it was not lived to its end (`pending`)."""
+    seen, actions, led, episode = list(history.seen), list(history.actions), history.led, history.episode
+    if pending and seen:
+        seen, actions = seen[:-1], actions[: max(len(seen) - 2, 0)]
+        episode = seen[-1].episode if seen else None
+    tensors = {f"history/{i}": torch.from_numpy(observation.image.copy()) for i, observation in enumerate(seen)}
+    for i, observation in enumerate(seen):
+        tensors |= {f"history/{i}/{name}": torch.from_numpy(np.array(value)) for name, value in observation.state.items()}
+    return {
+        "episode": episode,
+        "over": history.over and not pending,
+        "seen": [[observation.captured_ns, observation.sequence, observation.episode, sorted(observation.state)] for observation in seen],
+        "actions": [[float(x) for x in action] for action in actions],
+        "led": None if led is None else [float(x) for x in led],
+    }, tensors
+
+
+def load_history(history: History, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    history.forget()
+    for i, (captured, sequence, episode, names) in enumerate(state["seen"]):
+        sensed = {name: tensors[f"history/{i}/{name}"].numpy() for name in names}
+        history.seen.append(Observation(tensors[f"history/{i}"].numpy(), None, captured, sequence, episode, state=sensed))
+    history.actions.extend(np.array(action, np.float32) for action in state["actions"])
+    history.led = None if state["led"] is None else np.array(state["led"], np.float32)
+    history.episode, history.over = state["episode"], state["over"]
+
+
+def _name_of(select: Selector) -> str:
+    return getattr(select, "__name__", type(select).__name__)

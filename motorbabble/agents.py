@@ -157,6 +157,11 @@ class Run:
         return [step for step in self.lived if step.index not in self._held_out]
 
     @property
+    def resumed(self) -> bool:
+        """Whether it goes on from an earlier life."""
+        return self._memory is not None and self._memory.resumed
+
+    @property
     def notes(self) -> list[str]:
         """Sentences a person should hear: what was resumed, what was lost, what could not be saved."""
         return self._memory.notes if self._memory else []

@@ -36,6 +36,7 @@ from motorbabble.learning.state import (
 from motorbabble.life import History, live, look
 from motorbabble.recording.format import Continues, decoded, to_png
 from motorbabble.recording.quota import MAX_BYTES
+from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.recorder import Recorder
 from motorbabble.recording.shelf import Shelf
 from motorbabble.recording.trail import Trail
@@ -80,6 +81,8 @@ class Memory:
         self.life = secrets.token_hex(8)
         self.trail = Trail(config.session_dir, robot.sessions if isinstance(robot, ReplayRobot) else ())
         self.recorder: Recorder | None = None
+        self.resumed = False
+        self._tail: tuple[list[RecordingReader], int] = ([], 0)  # what was recorded after the generation that was loaded
         self._simulated = hasattr(robot, "state_dict") and hasattr(robot, "load_state_dict")
         self._unbroken = False  # the world stands where the last recorded moment left it
         self._pngs: dict[int, bytes] = {}  # frames that no session holds
@@ -100,8 +103,9 @@ class Memory:
         if loaded is None:
             return None
         state, run = loaded.state, loaded.state["run"]
-        self.notes += [f"It goes on where it was: {state['counters']['updates']} updates, {run['steps_done']} steps.", *loaded.notes]
+        self.resumed = True
         told, now = (about.get("settings", {}) for about in (state["about"], self.about))
+        self.notes += loaded.notes
         self.notes += [f"From now on {key.replace(' there', ' before').replace(' here', ' now')}." for key in differences(told, now)]
         load_weights(self.learner, loaded.tensors)
         load_optimizer(self.learner, loaded.tensors["optimizer"])
@@ -112,18 +116,23 @@ class Memory:
         self._load_replay(loaded.tensors["memory"], steps)
         load_history(self.history, state["history"], loaded.tensors["memory"])
         self._load_selector(state["selector"])
-        if self._simulated and state["robot"] is not None:
-            self.robot.load_state_dict(state["robot"])  # type: ignore[attr-defined]
-            self._unbroken = True
+        self._load_robot(state["robot"])
         load_generators(self.learner, state["generators"])
         self._due = (self.learner.updates, time.monotonic())
+        self._tail = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
+        tail = ReplayRobot(*self._tail[0], first=self._tail[1], last_frame=not self._unbroken) if self._tail[0] else None
+        since = tail.left() if tail else 0
+        first = f", and first learns from what was recorded after that ({since} moments)" if since else ""
+        self.notes.insert(0, f"It goes on where it was saved, after {self.learner.updates} updates and {run['steps_done']} steps{first}.")
         return run, list(reversed(steps.values()))
 
     def catch_up(self, first: int, stop: Flag) -> Iterator[Event]:
         """Live once more through what was recorded after the generation that was loaded; `first`: the number of the next step."""
-        sessions, moment = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
+        sessions, moment = self._tail
+        if sessions and not (self.trail.segments and self.trail.segments[-1].own):
+            self.history.forget()  # the newest it saw was a replay
         if sessions:
-            tail = ReplayRobot(*sessions, first=moment)
+            tail = ReplayRobot(*sessions, first=moment, last_frame=not self._unbroken)
             for event in live(tail, Recalling(self.select, tail), self.learner, stop, first=first, history=self.history):
                 if not isinstance(event, Study) and tail.moment:
                     self.trail.add(tail.moment[0].name, tail.moment[1])
@@ -166,6 +175,11 @@ class Memory:
         elif saved["state"] is not None and hasattr(self.select, "load_state_dict"):
             self.select.load_state_dict(saved["state"])  # type: ignore[attr-defined]
 
+    def _load_robot(self, saved: Mapping[str, Any]) -> None:
+        """A simulated world, or a replay that was interrupted, stands where it stood; a real robot, or another body, begins an episode."""
+        if saved["body"] == type(self.robot).__name__ and saved["state"] is not None and self._simulated:
+            self._unbroken = self.robot.load_state_dict(saved["state"]) is not False  # type: ignore[attr-defined]
+
     # Living
 
     def begin(self, run_state: dict[str, Any]) -> None:
@@ -198,7 +212,7 @@ class Memory:
         if self.recorder:
             self.trail.add(self.recorder.session, self.recorder.writer.moments - 1)
         elif isinstance(self.robot, ReplayRobot) and self.robot.moment:
-            self.trail.add(self.robot.moment[0].name, self.robot.moment[1])
+            self.trail.add(self.robot.moment[0].name, self.robot.moment[1], own=False)
         else:
             self.trail.add()
         updates, since = self._due
@@ -221,7 +235,7 @@ class Memory:
             "counters": counters_of(self.learner),
             "generators": generators_of(self.learner),
             "selector": {"name": _name_of(self.select), "state": self.select.state_dict() if hasattr(self.select, "state_dict") else None},  # type: ignore[attr-defined]
-            "robot": self.robot.state_dict() if self._simulated else None,  # type: ignore[attr-defined]
+            "robot": {"body": type(self.robot).__name__, "state": self.robot.state_dict() if self._simulated else None},  # type: ignore[attr-defined]
             "history": history,
             "run": run_state,
             "remembered": self.trail.sessions(since=min(self.learner.replay.references(before)["moments"], default=before)),

@@ -37,11 +37,11 @@ def metrics_of(study: Study) -> dict[str, float | int | str]:
 class JsonlTracker:
     """One line of JSON per logged update, flushed at once: the record that is always there. A number that is not finite is null."""
 
-    def __init__(self, path: str | Path, log_interval: int = 10):
+    def __init__(self, path: str | Path, log_interval: int = 10, goes_on: bool = False):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.log_interval = log_interval
-        self._file: TextIO = self.path.open("w", encoding="utf-8")
+        self._file: TextIO = self.path.open("a" if goes_on else "w", encoding="utf-8")
         self._step = 0
 
     def __call__(self, event: Event) -> None:

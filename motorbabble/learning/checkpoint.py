@@ -217,6 +217,12 @@ class Checkpoints:
         return data
 
 
+def newest_in(folder: Path) -> str | None:
+    """The name of the checkpoint that was saved last among those in a robot type's folder; None when there is none."""
+    saved = {path.name: path.stat().st_mtime for path in folder.glob("*/gen-*") for path in (path.parent,)} if folder.is_dir() else {}
+    return max(saved, key=lambda name: saved[name], default=None)
+
+
 def put_aside(folder: Path, disk: Disk | None = None) -> Path | None:
     """Give a life's folder another name, so that its own is free for a new one; None when there was none."""
     if not folder.is_dir():
@@ -233,15 +239,24 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     return [f"{key}: {theirs.get(key, 'absent')} there, {ours.get(key, 'absent')} here" for key in keys if theirs.get(key) != ours.get(key)]
 
 
-def _check_identity(manifest: Mapping[str, Any], ours: Identity) -> None:
-    space = ActionSpace.from_json(manifest["action_space"])
-    if space.fingerprint != ours.action_space.fingerprint:
+def check_actions(manifest: Mapping[str, Any], robot_type: str, ours: ActionSpace) -> None:
+    """CheckpointMismatch, with both action spaces, when a checkpoint was made for other actions."""
+    theirs = ActionSpace.from_json(manifest["action_space"])
+    if theirs.fingerprint != ours.fingerprint:
         raise CheckpointMismatch(
-            f"the checkpoint was made for a {manifest['robot_type']} with actions {space}, this {ours.robot_type} has {ours.action_space}; "
+            f"the checkpoint was made for a {manifest['robot_type']} with actions {theirs}, this {robot_type} has {ours}; "
             "use another --name, or the robot it was made for"
         )
-    # through JSON, as the other came: tuples become lists
-    if found := differences(manifest["architecture"], json.loads(json.dumps(ours.architecture))):
+
+
+def _check_identity(manifest: Mapping[str, Any], ours: Identity) -> None:
+    try:
+        check_actions(manifest, ours.robot_type, ours.action_space)
+        # through JSON, as the other came: tuples become lists
+        found = differences(manifest["architecture"], json.loads(json.dumps(ours.architecture)))
+    except (KeyError, TypeError, AttributeError, ConfigurationError) as error:
+        raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r})") from None
+    if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise CheckpointMismatch(f"the checkpoint is of another model ({'; '.join(found[:5])}{more}); use another --name, or the same settings")
 

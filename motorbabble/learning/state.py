@@ -7,7 +7,8 @@ stored by the weights' names, so that it never depends on their order. The updat
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ import torch
 from torch import Tensor
 
 from motorbabble.errors import CheckpointMismatch
+from motorbabble.experience import ActionSpace
+from motorbabble.learning.checkpoint import Checkpoints, check_actions
 from motorbabble.learning.learner import Learner
 from motorbabble.world_models.base import WorldModel
+from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
 
 Tensors = dict[str, dict[str, Tensor]]
+MODELS = {"LatentWorldModel": (LatentWorldModel, AutoencoderLatentPredictorWorldModelConfig())}
 TRAINED, AVERAGED = "trained/", "averaged/"
 
 
@@ -28,6 +33,36 @@ def architecture_of(model: WorldModel) -> dict[str, Any]:
     settings = flat(config) if is_dataclass(config) else {}
     shaping = {name: value for name, value in settings.items() if name.rpartition(".")[2] not in model.teaching}
     return {"model": type(model).__name__, "image_shape": list(model.image_shape), "action_size": model.action_size, **shaping}
+
+
+def model_from(folder: Path | None, robot_type: str, space: ActionSpace) -> WorldModel | None:
+    """A model of the architecture of the newest generation in a checkpoint's folder, with fresh weights; None when there is none.
+
+    CheckpointMismatch when it was made for another action space than that of the robot at hand.
+    """
+    loaded = Checkpoints(folder).load() if folder else None
+    if folder is None or loaded is None:
+        return None
+    manifest = Checkpoints(folder).manifest(loaded.generation)
+    check_actions(manifest, robot_type, space)
+    told = manifest["architecture"]
+    if told["model"] not in MODELS:
+        raise CheckpointMismatch(f"{folder} holds a {told['model']}, this program knows {', '.join(MODELS)}; load it with the program that made it")
+    kind, settings = MODELS[told["model"]]
+    return kind(tuple(told["image_shape"]), told["action_size"], configured(settings, told))
+
+
+def configured(config: Any, told: Mapping[str, Any], prefix: str = "") -> Any:
+    """The configuration with every field set that `told` names, by dotted name as `flat` gives them."""
+    changes = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            changes[field.name] = configured(value, told, f"{prefix}{field.name}.")
+        elif prefix + field.name in told:
+            given = told[prefix + field.name]
+            changes[field.name] = tuple(given) if isinstance(value, tuple) else given
+    return replace(config, **changes)
 
 
 def weights_of(learner: Learner) -> Tensors:

@@ -20,6 +20,7 @@ class Segment:
     first: int  # moment of the life ...
     local: int  # ... that is this moment of the session
     count: int = 0
+    own: bool = True  # recorded by this life; otherwise replayed by it
 
 
 class Trail:
@@ -31,12 +32,12 @@ class Trail:
         self.segments: list[Segment] = []
         self._readers: dict[str, RecordingReader | None] = {reader.name: reader for reader in known}
 
-    def add(self, session: str | None = None, local: int = 0) -> None:
+    def add(self, session: str | None = None, local: int = 0, own: bool = True) -> None:
         """One more moment was lived: `local` of `session`, or recorded nowhere."""
         if session is not None:
             last = self.segments[-1] if self.segments else None
             if last is None or (last.session, last.first + last.count, last.local + last.count) != (session, self.moments, local):
-                self.segments.append(last := Segment(session, self.moments, local))
+                self.segments.append(last := Segment(session, self.moments, local, own=own))
             last.count += 1
         self.moments += 1
 
@@ -77,7 +78,7 @@ class Trail:
         """What this life recorded behind this trail: readers, and the moment of the first one to begin at."""
         if self.root is None or not self.root.is_dir():
             return [], 0
-        last = self.segments[-1] if self.segments else None
+        last = next((segment for segment in reversed(self.segments) if segment.own), None)
         found, first = [], 0
         if last and (reader := self._reader(last.session)) and len(reader) > last.local + last.count:
             found, first = [reader], last.local + last.count

@@ -31,7 +31,8 @@ class ReplayRobot(RobotInterface):
     """Sessions of one kind of robot, one after the other: readers or their folders. Ends with EndOfSession.
 
     `action_filter`: keeps only transitions whose executed action it accepts, each with the frame it led to. `first`: the moment
-    of the first session to begin at. `loop`: begin again for ever. `skipped` counts moments whose frame was damaged.
+    of the first session to begin at. `loop`: begin again for ever. `last_frame` False leaves out the frame that the last session
+    was closed with, for a life that goes on from it. `skipped` counts moments whose frame was damaged.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ReplayRobot(RobotInterface):
         action_filter: ActionFilter | None = None,
         first: int = 0,
         loop: bool = False,
+        last_frame: bool = True,
     ):
         if not sessions:
             raise RecordingError("there is no session to replay; give at least one")
@@ -47,7 +49,7 @@ class ReplayRobot(RobotInterface):
         self.robot_type = self.sessions[0].robot_type
         for other in self.sessions[1:]:
             check_same_robot(self.sessions[0], other)
-        self._filter, self._first, self._loop = action_filter, first, loop
+        self._filter, self._first, self._loop, self._last_frame = action_filter, first, loop, last_frame
         self._way = self._stops()
         self._at: Stop | None = None
         self._kept: Observation | None = None  # what is seen there
@@ -88,7 +90,7 @@ class ReplayRobot(RobotInterface):
             except SessionDamaged:
                 self.skipped, follows = self.skipped + 1, False
                 continue
-            if not follows:
+            if not follows or self._episode < 0:
                 self._episode = max(self._episode + 1, stop.moment.episode)
             self._at, self._acted = stop, False
             self._kept = replace(seen, episode=self._episode, ends=not stop.acts)
@@ -106,6 +108,10 @@ class ReplayRobot(RobotInterface):
         self._acted = True
         return done.executed
 
+    def left(self) -> int:
+        """How many moments are still to come (of one round, in a loop)."""
+        return sum(1 for _ in self._round()) - self._passed
+
     def stop(self) -> None:
         self._stopped = True
 
@@ -114,19 +120,26 @@ class ReplayRobot(RobotInterface):
 
     def state_dict(self) -> dict:
         """How far it is: the sessions, the stops passed, whether the one it stands at was acted from."""
-        return {"sessions": [session.name for session in self.sessions], "passed": self._passed, "acted": self._acted, "episode": self._episode}
+        return {
+            "sessions": [session.name for session in self.sessions],
+            "passed": self._passed,
+            "acted": self._acted,
+            "episode": self._episode,
+            "ended": self._passed > 0 and self._at is None,
+        }
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go to where another replay of the same sessions was."""
-        if state["sessions"] != [session.name for session in self.sessions]:
-            raise RecordingError(f"the interrupted replay was of {state['sessions']}; name the same sessions, or begin anew with --fresh")
-        self._way, self._passed, self._at = self._stops(), 0, None
+    def load_state_dict(self, state: dict) -> bool:
+        """Go to where another replay was. False, and to the beginning, when it was of other sessions or had come to its end."""
+        self._way, self._passed, self._at, self._kept, self._acted = self._stops(), 0, None, None, True
+        if state["ended"] or state["sessions"] != [session.name for session in self.sessions]:
+            return False
         while self._passed < state["passed"]:
             self._at, self._passed = next(self._way, None), self._passed + 1
         self._acted, self._episode = state["acted"], state["episode"]
         if self._at is not None:
             seen = self._at.reader.observation(self._at.moment.moment)
             self._kept = replace(seen, episode=self._episode, ends=not self._at.acts)
+        return True
 
     def describe(self) -> str:
         steps = sum(len(session) for session in self.sessions)
@@ -137,26 +150,30 @@ class ReplayRobot(RobotInterface):
     def _stops(self) -> Iterator[Stop]:
         while True:
             some = False
-            for place, reader in enumerate(self.sessions):
-                ahead = self.sessions[place + 1] if place + 1 < len(self.sessions) else None
-                after = self.sessions[place - 1] if place else None
-                for stop in self._stops_of(reader, self._first if place == 0 else 0, after, ahead):
-                    some = some or stop.acts
-                    yield stop
+            for stop in self._round():
+                some = some or stop.acts
+                yield stop
             if not self._loop or not some:
                 return
+
+    def _round(self) -> Iterator[Stop]:
+        for place, reader in enumerate(self.sessions):
+            ahead = self.sessions[place + 1] if place + 1 < len(self.sessions) else None
+            after = self.sessions[place - 1] if place else None
+            yield from self._stops_of(reader, self._first if place == 0 else 0, after, ahead)
 
     def _stops_of(self, reader: RecordingReader, first: int, after: RecordingReader | None, ahead: RecordingReader | None) -> Iterator[Stop]:
         joined = continues_unbroken(reader, after)
         last = len(reader) - 1
+        followed = continues_unbroken(ahead, reader) or (ahead is None and not self._last_frame)
         for stretch in reader.stretches:
-            kept_before = joined and stretch.start == 0
+            kept_before = (joined and stretch.start == 0) or stretch.start < first
             for number in stretch:
                 if number < first:
                     continue
                 moment = reader.moment(number)
-                if number == last and not moment.is_step and continues_unbroken(ahead, reader):
-                    return  # the next session begins with this very frame
+                if number == last and not moment.is_step and followed:
+                    return  # what comes next begins with this very frame
                 acts = moment.is_step and (self._filter is None or self._filter(moment.executed))
                 if acts or kept_before:
                     yield Stop(reader, moment, acts, kept_before)

@@ -1,0 +1,274 @@
+"""demo, run, replay: a life to watch. Ctrl+C stops at the next step, the robot first; then everything is saved."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from threading import Event, current_thread, main_thread
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.padding import Padding
+
+from motorbabble import __version__
+from motorbabble.agents import RobotRunner, Run, learn
+from motorbabble.analysis.card import Card
+from motorbabble.commands.flags import parse
+from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Action, ActionSpace, Step
+from motorbabble.learning.checkpoint import newest_in, put_aside
+from motorbabble.learning.learner import ONLINE, LearnerConfig
+from motorbabble.learning.state import model_from
+from motorbabble.life import live
+from motorbabble.memory import MemoryConfig
+from motorbabble.recipes import RECIPES, KeepConfig, LatentRecipe, RunnerRecipe, robot_from
+from motorbabble.recording.shelf import find_session
+from motorbabble.robots.bodies import BodiesConfig
+from motorbabble.robots.interface import RobotInterface
+from motorbabble.robots.recording_robot import RecordingRobot
+from motorbabble.robots.replay import ReplayRobot, create_recorded_action_selector
+from motorbabble.selectors import RandomSelector
+from motorbabble.tracking import JsonlTracker, Terminal
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A simulated robot learns, from nothing, what its own movements do, while you watch."""
+
+    world: Literal["dot", "bodies"] = "dot"  # a dot on a ring, or bodies with textures and a distractor
+    seed: int = 0  # another seed, another life (and, for bodies, another world)
+    steps: int = 300  # of the robot, at most
+    seconds: float = 60.0  # of learning, at most
+    exam_steps: int = 100  # lived afterwards without learning, for the card
+    out: Path = Path("saved/cards")  # where the card goes
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Live through recorded sessions with the same loop, and learn from them."""
+
+    filter: str = ""  # learn only from this action: its label, or channel=value; empty: from all
+    loop: bool = False  # begin again after the last session, until Ctrl+C
+    name: str = ""  # of the checkpoint to go on with; empty: the newest of this robot type
+    fresh: bool = False  # begin anew; what was saved under this name is put aside, not deleted
+    preset: Literal["tiny", "base", "large"] = "tiny"  # size of a new model
+    learner: LearnerConfig = ONLINE
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    seed: int = 0
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int | None = None  # of the CPU; None: as torch finds it
+    out: Path = Path("saved/cards")  # where the card goes, in a folder of its own
+
+
+def demo(arguments: Sequence[str]) -> None:
+    chosen: Demo = parse(Demo(), arguments, "babble demo")
+    recipe = RECIPES["toroidal_dot_latent" if chosen.world == "dot" else "bodies_latent"]
+    assert isinstance(recipe, LatentRecipe)
+    settings: dict[str, Any] = {name: getattr(chosen, name) for name in ("seed", "steps", "seconds", "exam_steps", "out")}
+    if chosen.world == "bodies":
+        settings["robot"] = BodiesConfig(seed=chosen.seed)
+    _learn(f"{chosen.world}-demo", replace(recipe, **settings), keeps=False)  # from nothing, each time
+
+
+def run(name: str, flags: Sequence[str]) -> None:
+    recipe = parse(RECIPES[name], flags, f"babble run {name}")
+    if isinstance(recipe, LatentRecipe):
+        _learn(name, recipe)
+    else:
+        _act(name, recipe)
+
+
+def replay(arguments: Sequence[str]) -> None:
+    sessions, flags = _words_and_flags(arguments)
+    chosen: Replay = parse(Replay(), flags, "babble replay SESSION...")
+    if not sessions:
+        raise ConfigurationError("no session was named; give names, paths or latest (babble sessions list shows them)")
+    folders = [find_session(session, sessions=chosen.keep.sessions) for session in sessions]
+    robot = ReplayRobot(*folders, loop=chosen.loop)
+    robot = ReplayRobot(*robot.sessions, loop=chosen.loop, action_filter=_filter(chosen.filter, robot.action_space))
+    if not robot.left():
+        raise ConfigurationError(
+            f"these sessions hold no moment to replay{' with --filter ' + chosen.filter if chosen.filter else ''}; choose others"
+        )
+    name = chosen.name or newest_in((chosen.keep.checkpoints or Path("saved/checkpoints")) / robot.robot_type) or "replay"
+    memory = chosen.keep.memory(robot.robot_type, name, record=False)
+    console = Console()
+    with _stopping() as (stop, interrupted), robot:
+        _put_aside(memory, chosen.fresh, console)
+        run = learn(
+            robot,
+            model_from(memory.checkpoint_dir, robot.robot_type, robot.action_space) or "latent",
+            create_recorded_action_selector(robot),
+            steps=None,
+            seed=chosen.seed,
+            preset=chosen.preset,
+            device=chosen.device,
+            threads=chosen.threads,
+            learner=chosen.learner,
+            stop=stop,
+            memory=memory,
+            about={"recipe": "replay", "version": __version__},
+        )
+        folder = chosen.out / robot.robot_type / name
+        moments = None if chosen.loop else run.steps_done + robot.left()
+        _watch(run, f"replay into {name}", folder, console, memory, steps=moments)
+        if robot.skipped:
+            console.print(f"{robot.skipped} moments were damaged and left out.", highlight=False)
+        if interrupted:
+            _rest(run, memory, console, interrupted[0])
+        try:
+            card = run.card(name=name)
+        except ConfigurationError as few:
+            console.print(f"There is no card: {few}.", highlight=False)
+        else:
+            _show(card, folder, console)
+
+
+def _learn(name: str, recipe: LatentRecipe, keeps: bool = True) -> None:
+    """Live with a panel to watch, then a card. After Ctrl+C no exam is lived, since that would move the robot again."""
+    console = Console()
+    with _stopping() as (stop, interrupted), robot_from(recipe.robot, recipe.seed) as robot:
+        memory = recipe.keep.memory(robot.robot_type, recipe.name or name, recipe.record) if keeps else None
+        _put_aside(memory, recipe.fresh, console)
+        run = learn(
+            robot,
+            selector=recipe.selector,
+            steps=recipe.steps,
+            seconds=recipe.seconds,
+            seed=recipe.seed,
+            preset=recipe.model.preset,
+            device=recipe.device,
+            threads=recipe.threads,
+            holds_out=lambda observation: False,  # the exam below is lived afterwards, so nothing need be kept back
+            learner=recipe.learner,
+            stop=stop,
+            memory=memory,
+            about={"recipe": name, "version": __version__},
+            **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
+        )
+        folder = recipe.out / robot.robot_type / f"{recipe.name or name}-seed{recipe.seed}"
+        _watch(run, name, folder, console, memory, steps=run.until, seconds=recipe.seconds)
+        if interrupted:
+            _rest(run, memory, console, interrupted[0])
+        console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
+        exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps, stop=stop) if isinstance(event, Step)]
+        if interrupted:
+            raise SystemExit(128 + interrupted[0])
+        _show(run.card(exam, name=name), folder, console)
+
+
+def _act(name: str, recipe: RunnerRecipe) -> None:
+    robot: RobotInterface = robot_from(recipe.robot, recipe.seed)
+    if recipe.record:
+        robot = RecordingRobot(robot, recipe.sessions, quota=recipe.max_disk_gb * 1e9, about={"recipe": name})
+    with _stopping() as (stop, interrupted), robot:
+        for key, value in RobotRunner(robot, recipe.selector()).run(recipe.steps, stop).items():
+            print(f"  {key:32}{value:.6g}")
+        if isinstance(robot, RecordingRobot):
+            print(f"  recorded in {robot.session}")
+    if interrupted:
+        raise SystemExit(128 + interrupted[0])
+
+
+# Parts
+
+
+def _watch(
+    run: Run, title: str, folder: Path, console: Console, memory: MemoryConfig | None, steps: int | None, seconds: float | None = None
+) -> None:
+    """Live it to its end, with a panel; what was measured goes into `folder`."""
+    console.print(run.robot.describe(), highlight=False)
+    console.print(_what_is_kept(run, memory), highlight=False)
+    with (
+        run,
+        JsonlTracker(folder / "metrics.jsonl", goes_on=run.resumed) as tracker,
+        Terminal(title, run.action_space, steps, seconds, console) as terminal,
+    ):
+        _say(run, console)
+        for event in run:
+            tracker(event)
+            terminal(event, run.progress.skill)
+            _say(run, console)
+
+
+def _what_is_kept(run: Run, memory: MemoryConfig | None) -> str:
+    if memory is None:
+        return "It starts from random weights. What it sees and does stays on this machine."
+    start = "" if run.resumed else "It starts from random weights. "
+    recorded = f"Every step is recorded in {memory.session_dir}; " if memory.record else ""
+    saved = f"what it learns is saved in {memory.checkpoint_dir}" if memory.checkpoint_dir else "what it learns is not saved"
+    said = recorded + saved
+    return f"{start}{said[0].upper()}{said[1:]}. It stays on this machine."
+
+
+def _say(run: Run, console: Console) -> None:
+    while run.notes:
+        console.print(run.notes.pop(0), highlight=False)
+
+
+def _rest(run: Run, memory: MemoryConfig | None, console: Console, signal_number: int) -> None:
+    """The end after Ctrl+C."""
+    run.robot.stop()
+    kept = f" It is saved in {memory.checkpoint_dir}; the same command goes on from here." if memory and memory.checkpoint_dir else ""
+    console.print(f"The robot is at rest after {run.steps_done} steps.{kept}", highlight=False)
+    raise SystemExit(128 + signal_number)
+
+
+def _show(card: Card, folder: Path, console: Console) -> None:
+    page = card.save(folder)
+    console.print()
+    for sentence in card.sentences():
+        console.print(Padding(sentence, (0, 2)), highlight=False)
+    console.print(f"\nOpen {page} to see what it imagines.", highlight=False)
+
+
+def _put_aside(memory: MemoryConfig | None, fresh: bool, console: Console) -> None:
+    if fresh and memory and memory.checkpoint_dir and (aside := put_aside(memory.checkpoint_dir)):
+        console.print(f"What was saved as {memory.checkpoint_dir.name} is now {aside}.", highlight=False)
+
+
+def _filter(text: str, space: ActionSpace) -> Any:
+    """Which executed actions are meant: a label, or channel=value, several with commas between."""
+    if not text:
+        return None
+    known = {space.label(action): dict(action) for action in space.candidates()} if space.actions is not None else {}
+    if text in known:
+        return lambda action: dict(action) == known[text]
+    try:
+        wanted = {name.strip(): float(value) for name, value in (pair.split("=") for pair in text.split(","))}
+    except ValueError:
+        wanted = {}
+    if not wanted or not set(wanted) <= {channel.name for channel in space.channels}:
+        raise ConfigurationError(f"--filter {text!r} is no action of {space}; give {' or '.join(known) or 'channel=value'}, or channel=value")
+
+    def accepts(action: Action) -> bool:
+        return all(action[name] == value for name, value in wanted.items())
+
+    return accepts
+
+
+def _words_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What comes before the first flag, and the rest."""
+    first = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return list(arguments[:first]), list(arguments[first:])
+
+
+@contextmanager
+def _stopping() -> Iterator[tuple[Event, list[int]]]:
+    """A flag that the first Ctrl+C (or a polite kill) sets, and which signal it was; the second one breaks off at once."""
+    stop, interrupted = Event(), []
+
+    def at_signal(number: int, frame: object) -> None:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        interrupted.append(number)
+        stop.set()
+
+    before = {}
+    if current_thread() is main_thread():
+        before = {number: signal.signal(number, at_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,12 +1,16 @@
 """Every robot sits the same exam; a new robot is one line here."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from counting import Counting, read, write
 from exams import ROBOT_RULES, robot_exam
+from recordings import onward
 
 from motorbabble.experience import Observation
 from motorbabble.robots.bodies import BodiesRobot
+from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
 
 ROBOTS = {
@@ -18,6 +22,8 @@ ROBOTS = {
     "bodies that stop": lambda: BodiesRobot(0),
     "bodies, short episodes": lambda: BodiesRobot(2, image_size=48, episode_steps=4),
     "bodies, another course": lambda: BodiesRobot(6, course=1),
+    "recording of a robot": onward,
+    "robot that is recorded": lambda: RecordingRobot(Counting(episode_steps=9), tempfile.mkdtemp()),
 }
 
 

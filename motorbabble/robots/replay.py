@@ -100,7 +100,9 @@ class ReplayRobot(RobotInterface):
         plain = self.action_space.check(action)
         if self._stopped:
             raise RobotError(f"action {plain} came after the replay was stopped; make a new one to go on")
-        if self._at is None or self._acted or not self._at.acts:
+        if self._acted:
+            self.get_observation()  # go on to where something was done next
+        if self._at is None or not self._at.acts:
             raise EndOfSession("nothing was done here in the recording; look again")
         done = self._at.moment
         if plain not in (dict(done.requested), dict(done.executed)):

@@ -10,6 +10,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -272,9 +273,9 @@ PLANS = np.array([[[1.0, -1.0]], [[-1.0, 1.0]]], np.float32)
 
 def taught(model: WorldModel, windows: list[Window], updates: int, rate: float = 2e-3) -> dict[str, float]:
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    batch = Batch.of(windows)
-    for _ in range(updates):
-        losses = model.losses(batch)
+    batch, rng = Batch.of(windows), np.random.default_rng(0)
+    for draw in range(updates):
+        losses = model.losses(replace(batch, seeds=rng.integers(2**62, size=len(windows)), draw=draw))
         optimizer.zero_grad()
         losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -385,6 +386,18 @@ def it_starts_alike_and_learns_alike_from_the_same_seed(make_model: MakeModel) -
         model = make_model()
         results.append(taught(model, [squares(model.history + 1)], 5))
     assert results[0] == results[1]
+
+
+@model_rule
+def its_losses_are_a_function_of_weights_and_batch_alone(make_model: MakeModel) -> None:
+    model = make_model()
+    windows = [squares(model.history + 1, seed=seed) for seed in range(2)]
+    one = {name: float(value.detach()) for name, value in model.losses(Batch.of(windows, seeds=np.array([5, 6]), draw=7)).items()}
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = {name: float(value.detach()) for name, value in model.losses(Batch.of(windows, seeds=np.array([5, 6]), draw=7)).items()}
+    assert torch.equal(before, torch.get_rng_state()), "torch's own generator was drawn from"
+    assert one == again
 
 
 @model_rule

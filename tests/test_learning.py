@@ -13,8 +13,9 @@ from test_latent import small
 
 from motorbabble.errors import ConfigurationError, FrameError
 from motorbabble.experience import Observation
+from motorbabble.learning import learner as learner_file
 from motorbabble.learning.gate import GateConfig, QualityGate
-from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
+from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig, shifted
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
 
@@ -219,15 +220,15 @@ def test_a_step_that_is_not_finite_changes_no_weight():
 
 def test_all_frames_of_a_window_and_its_background_shift_together():
     learner = taught_learner(0)
-    window = squares(3)
-    shifted, background = learner._shifted(window)
+    window, mean = squares(3), learner.replay.background()
+    batch = learner._batch([window], mean)
+    images, background = ((x[0].movedim(-3, -1).numpy() * 255).round().astype(int) for x in (batch.images, batch.background))
     moves = [(dy, dx) for dy in range(-16, 17) for dx in range(-16, 17)]
-    (move, *_) = [move for move in moves if np.array_equal(np.roll(window.images[0], move, (0, 1)), shifted.images[0])]
-    assert all(np.array_equal(np.roll(a, move, (0, 1)), b) for a, b in zip(window.images, shifted.images, strict=True))
-    assert np.array_equal(np.roll(learner.replay.background(), move, (0, 1)), background)
-    assert np.array_equal(window.actions, shifted.actions)
-    still = taught_learner(0, shift=(0, 0))
-    assert still._shifted(window)[0] is window
+    (move, *_) = [move for move in moves if np.array_equal(np.roll(window.images[0], move, (0, 1)), images[0])]
+    assert all(np.array_equal(np.roll(a, move, (0, 1)), b) for a, b in zip(window.images, images, strict=True))
+    assert np.array_equal(np.roll(mean, move, (0, 1)).round(), background)
+    assert np.array_equal(window.actions, batch.actions[0].numpy())
+    assert shifted(window, np.zeros(2, int), mean)[0] is window
 
 
 def test_what_is_informative_does_not_depend_on_the_shift(monkeypatch):
@@ -235,15 +236,26 @@ def test_what_is_informative_does_not_depend_on_the_shift(monkeypatch):
     learner, marked = taught_learner(0), []
     honest = learner.trained._differs
     monkeypatch.setattr(learner.trained, "_differs", lambda *pair: marked.append(honest(*pair)) or marked[-1])
-    window = squares(3)
     for move in ((0, 0), (8, 16)):
-        monkeypatch.setattr(learner, "_shifted", lambda w, m=move: (np_rolled(w, m), np.roll(learner.replay.background(), m, (0, 1))))
-        learner.update([window])
+        monkeypatch.setattr(learner_file, "shifted", lambda window, _, mean, m=move: shifted(window, np.array(m), mean))
+        learner.update([squares(3)])
     assert marked[0].sum() == marked[2].sum() > 0  # two comparisons per update; the first is with the background
 
 
-def np_rolled(window, move):
-    return type(window)(np.roll(window.images, move, (1, 2)), window.actions)
+def test_all_chance_is_the_learners_own():
+    """What torch's generator says changes nothing, and learning changes nothing in it."""
+    one, two = taught_learner(0), taught_learner(0)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    losses = [learner.update([squares(3)] * 2) for learner in (one, two)]
+    assert losses[0] == losses[1]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_background_can_be_given():
+    one, two = taught_learner(0), taught_learner(0)
+    losses = [learner.update([squares(3)], background=mean) for learner, mean in ((one, None), (two, np.full((32, 32, 3), 200.0)))]
+    assert losses[0]["total"] != losses[1]["total"]
 
 
 def test_nothing_is_studied_before_the_first_transition():

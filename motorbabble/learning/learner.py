@@ -3,8 +3,11 @@
 Decisions: every robot step is followed by at least one update on the newest window and replayed ones; all
 frames of a window are shifted by the same random distance, which shows a thing at places where it never was
 without changing what an action does; acting and scoring use an average of the weights, which is steadier than
-any one of them; one optimiser holds every parameter once. With torch's generator seeded as well, the gate's
-clock switched off (max_seconds=inf) and the same number of threads, it repeats exactly.
+any one of them; one optimiser holds every parameter once. All chance comes from the learner's own generator, so with
+the gate's clock switched off (max_seconds=inf) and the same number of threads it repeats exactly. Where torch.distributed
+is initialised every process draws the numbers of the whole batch and keeps its share, so several see what one would see.
+
+What it is between two updates: trained weights, averaged weights, optimizer, updates, samples, seconds, rng (and replay).
 """
 
 import copy
@@ -15,18 +18,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation, Study, Window
 from motorbabble.learning.gate import GateConfig, QualityGate
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
-from motorbabble.world_models.base import Batch, WorldModel
+from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    batch_size: int = 4  # windows per update
+    batch_size: int = 4  # windows per update, of all processes together
     updates_per_step: int = 1
     shift: tuple[int, int] = (16, 16)  # pixels down and right, at most, either way; pixels go around the edges
     weight_decay: float = 0.01
@@ -64,6 +69,9 @@ class Learner:
     ):
         self.config = config
         self.trained = world_model
+        self._losses = _Losses(world_model)
+        if this_process()[1] > 1:  # from here on every process has the first one's weights, whatever it was seeded with
+            self._losses = DistributedDataParallel(self._losses)
         self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
         self.replay = Replay(config.replay)
         self.holds_out, self.held_out = holds_out, False  # the rule, and what it said of the newest moment
@@ -108,18 +116,22 @@ class Learner:
             drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng) if fresh else []
         return ([newest] if fresh and newest is not None else []) + drawn, fresh
 
-    def update(self, windows: list[Window], fresh: bool = False) -> dict[str, float]:
-        """One gradient step on windows of equal length, each shifted at random. A step that is not finite changes no weight."""
+    def update(self, windows: list[Window], fresh: bool = False, background: np.ndarray | None = None) -> dict[str, float]:
+        """One gradient step on windows of equal length, each shifted at random. A step that is not finite changes no weight.
+
+        `background` (H, W, 3), 0 to 255, is the mean frame; replay's own unless given. Of several processes each gives its
+        share of the batch, equally many windows; all get the losses of the whole.
+        """
         began = time.monotonic()
         model, config = self.trained, self.config
         model.train()
-        shifted, backgrounds = zip(*(self._shifted(window) for window in windows), strict=True)
-        losses = model.losses(Batch.of(shifted, np.stack(backgrounds), model.device))
+        losses = self._losses(self._batch(windows, self.replay.background() if background is None else background))
         self.optimizer.zero_grad()
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         rate = config.schedule.at(self.updates)
-        values = {name: float(value.detach()) for name, value in losses.items()} | {"grad_norm": float(norm), "learning_rate": rate}
+        averages = over_processes(torch.stack([value.detach().float() for value in losses.values()])).tolist()
+        values = dict(zip(losses, averages, strict=True)) | {"grad_norm": float(norm), "learning_rate": rate}
         if not math.isfinite(values["total"]) or not math.isfinite(values["grad_norm"]):
             values["total"] = math.nan
         else:
@@ -130,7 +142,7 @@ class Learner:
         if not fresh:  # the first window's error says what it would predict unseen only where it is unseen
             values = {name: value for name, value in values.items() if not name.startswith("fresh_")}
         self.updates += 1
-        self.samples += len(windows)
+        self.samples += len(windows) * this_process()[1]
         self.seconds += time.monotonic() - began
         return values
 
@@ -143,10 +155,32 @@ class Learner:
         for averaged, trained in zip(self.world_model.parameters(), self.trained.parameters(), strict=True):
             averaged.lerp_(trained, 1 - keep)
 
-    def _shifted(self, window: Window) -> tuple[Window, np.ndarray]:
-        """The window and the mean frame, both moved by one random distance."""
-        background = self.replay.background()
-        if not any(self.config.shift):
-            return window, background
-        down, right = (int(self.rng.integers(-most, most + 1)) for most in self.config.shift)
-        return Window(np.roll(window.images, (down, right), (1, 2)), window.actions), np.roll(background, (down, right), (0, 1))
+    def _batch(self, windows: list[Window], background: np.ndarray) -> Batch:
+        """This process's windows, with their share of the numbers drawn for the batch of all processes."""
+        rank, processes = this_process()
+        count = len(windows)
+        most = np.array(self.config.shift)
+        moves = self.rng.integers(-most, most + 1, size=(count * processes, 2))[rank * count :][:count]
+        seeds = self.rng.integers(2**62, size=count * processes)[rank * count :][:count]
+        draw = int(self.rng.integers(2**62))
+        moved, backgrounds = zip(*(shifted(*pair, background) for pair in zip(windows, moves, strict=True)), strict=True)
+        return Batch.of(moved, np.stack(backgrounds), self.trained.device, seeds, draw)
+
+
+def shifted(window: Window, move: np.ndarray, background: np.ndarray) -> tuple[Window, np.ndarray]:
+    """The window and the mean frame (H, W, 3), both moved `move` (2,) pixels down and right, around the edges."""
+    if not move.any():
+        return window, background
+    down, right = map(int, move)
+    return Window(np.roll(window.images, (down, right), (1, 2)), window.actions), np.roll(background, (down, right), (0, 1))
+
+
+class _Losses(nn.Module):
+    """The losses as a module's forward, which is what DistributedDataParallel can wrap."""
+
+    def __init__(self, model: WorldModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.model.losses(batch)

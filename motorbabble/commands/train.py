@@ -1,0 +1,252 @@
+"""babble train: learn offline from recorded sessions, in one process or several, and go on where it was.
+
+Decisions: several processes are torch's own affair (torchrun starts them, DistributedDataParallel averages their gradients),
+and only the first of them speaks and saves; a training is a checkpoint like any other, so Ctrl+C and kills cost at most a minute.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event as Flag
+from typing import TYPE_CHECKING, Any, Literal
+
+from motorbabble.commands.together import interrupts, is_one_of_several, joined, launch
+from motorbabble.errors import ConfigurationError, RecordingError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from motorbabble.learning.training import Score, Training
+    from motorbabble.learning.windows import SessionWindows
+
+SAVE_UPDATES, SAVE_SECONDS = 500, 60.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Learn from recorded sessions, without a robot. The same command again goes on where it was."""
+
+    steps: int = 2000  # updates, at most
+    until_skill: float | None = None  # stop when skill on held-out windows reaches this; 1: perfect, 0: "nothing changes"
+    name: str = "offline"  # of the checkpoint
+    preset: Literal["tiny", "base", "large"] = "tiny"  # size of the model
+    patch_size: int = 16  # pixels; must divide the frame's height and width
+    devices: int = 1  # processes that learn together, each on a device of its own where there are several
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int | None = None  # of the CPU, per process; None: as torch finds it
+    seed: int = 0
+    learning_rate: float = 1e-3  # the highest: reached after warm-up, then down along a cosine
+    batch_size: int = 8  # windows per update, of all processes together
+    shift: tuple[int, int] = (16, 16)  # pixels down and right by which windows are moved at random, at most; around the edges
+    validate_every: int = 100  # updates
+    validation_windows: int = 64  # held out, for each validation
+    patience: int = 10  # validations without a gain before it stops
+    memory_mb: float = 1024.0  # of decoded frames kept, per process
+    sessions: Path = Path("saved/sessions")  # where sessions are looked for
+    checkpoints: Path = Path("saved/checkpoints")  # where the checkpoint goes
+    fresh: bool = False  # begin anew; else it goes on from the newest checkpoint of this name
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Learn from recorded sessions: babble train SESSION... [flags], each a name, a path, latest, all or ROBOT/all."""
+    names, settings = _parsed(arguments)
+    if settings.devices > 1 and not is_one_of_several():
+        _windows(names, settings)  # what cannot work is said once, before any process starts
+        launch(settings.devices, ["train", *arguments])
+    else:
+        with joined(settings.device) as device, interrupts() as stop:
+            if settings.threads:
+                import torch
+
+                torch.set_num_threads(settings.threads)
+            _train(names, settings, device, stop)
+        if stop.is_set() and not is_one_of_several():
+            raise KeyboardInterrupt
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[list[str], Train]:
+    """Sessions come first, flags after them."""
+    import tyro
+
+    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    settings = tyro.cli(Train, default=Train(), args=list(arguments[count:]), prog="babble train SESSION...")
+    if not count:
+        raise ConfigurationError("babble train needs a session; give names, paths, latest, or all, before any flag")
+    if settings.devices < 1 or settings.steps < 1 or settings.seed < 0:
+        raise ConfigurationError(f"{settings.devices} devices, {settings.steps} steps and seed {settings.seed} cannot work; give positive numbers")
+    if settings.batch_size % settings.devices:
+        raise ConfigurationError(f"a batch of {settings.batch_size} windows cannot be shared evenly by {settings.devices} devices; give a multiple")
+    return list(arguments[:count]), settings
+
+
+def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: Flag) -> None:
+    import torch
+    from rich.console import Console
+
+    from motorbabble.learning.learner import Learner
+    from motorbabble.learning.training import Training, scored
+    from motorbabble.world_models.base import this_process
+    from motorbabble.world_models.latent import PRESETS, LatentWorldModel
+
+    first = this_process()[0] == 0
+    console = Console(quiet=not first, highlight=False)
+    windows, validation, said = _windows(names, settings)
+    console.print(f"{said}.")
+    torch.manual_seed(settings.seed)
+    preset = PRESETS[settings.preset]
+    config = replace(preset, autoencoder=replace(preset.autoencoder, patch_size=settings.patch_size))
+    model = LatentWorldModel(windows.image_shape, windows.action_space.size, config).to(device)
+    learner = Learner(model, _learner_config(settings), settings.seed)
+    held_out = validation.spread(settings.validation_windows)
+    training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop)
+    console.print(f"{len(windows)} windows of {windows.length} frames to learn from, {len(held_out)} to be tested on.")
+    with _checkpoints(settings, windows, console, training) as save:
+        _watch(training, settings, console, save)
+        if training.outcome != "learning":
+            training.keep_best()
+        save()
+    score = scored(learner.world_model, held_out, training.background)
+    for sentence in _sentences(training, score, windows):
+        console.print(sentence)
+
+
+def _windows(names: Sequence[str], settings: Train) -> "tuple[SessionWindows, SessionWindows, str]":
+    """Windows to learn from, windows held out, and a sentence about both."""
+    from motorbabble.learning.windows import SessionWindows, hold_out
+    from motorbabble.recording.reader import RecordingReader
+    from motorbabble.world_models.latent import PRESETS
+
+    length = PRESETS[settings.preset].prediction_history_size + 1
+    readers = [RecordingReader(folder) for folder in _folders(names, settings.sessions)]
+    learned, held, said = hold_out(readers, length)
+    SessionWindows([*learned, *held], length)  # refuses what does not fit together
+    return SessionWindows(learned, length, settings.seed, settings.memory_mb), SessionWindows(held, length, memory_mb=0), said
+
+
+def _folders(names: Sequence[str], sessions: Path) -> list[Path]:
+    """Each session once, whatever it was called."""
+    from motorbabble.recording.shelf import find_session, shelves
+
+    found: list[Path] = []
+    for name in names:
+        robot_type, _, last = name.rpartition("/")
+        if last != "all":
+            found.append(find_session(name, sessions))
+            continue
+        among = [shelf for shelf in shelves(sessions) if robot_type in ("", shelf.root.name)]
+        all_of_it = [entry.folder for shelf in among for entry in shelf.list() if entry.meta is not None]
+        if not all_of_it:
+            raise RecordingError(
+                f"there is no session in {sessions / robot_type}; record one with babble run, or choose another folder with --sessions"
+            )
+        found += all_of_it
+    return list({folder.resolve(): folder for folder in found}.values())
+
+
+def _learner_config(settings: Train) -> Any:
+    from motorbabble.learning.learner import LearnerConfig
+    from motorbabble.learning.schedule import ScheduleConfig
+
+    warmup = min(100, settings.steps // 10)
+    schedule = ScheduleConfig("cosine", settings.learning_rate, warmup, settings.steps)
+    return LearnerConfig(batch_size=settings.batch_size, shift=settings.shift, ema_decay=0.99, schedule=schedule)
+
+
+def _training_config(settings: Train) -> Any:
+    from motorbabble.learning.training import TrainingConfig
+
+    return TrainingConfig(settings.steps, settings.until_skill, settings.validate_every, settings.validation_windows, settings.patience)
+
+
+# Going on
+
+
+@contextmanager
+def _checkpoints(settings: Train, windows: "SessionWindows", console: "Console", training: "Training") -> Iterator[Any]:
+    """Goes on from the newest generation, and gives a function that saves one; the first process's saves, the others' does nothing."""
+    import torch.distributed as dist
+
+    from motorbabble.learning.checkpoint import Checkpoints, Identity, put_aside
+    from motorbabble.learning.state import architecture_of, flat
+    from motorbabble.learning.training import resume, saved_of
+    from motorbabble.world_models.base import this_process
+
+    rank, processes = this_process()
+    folder = settings.checkpoints / windows.robot_type / settings.name
+    identity = Identity(windows.robot_type, windows.action_space, architecture_of(training.learner.trained))
+    about = flat(settings)
+    if rank == 0 and settings.fresh and (aside := put_aside(folder)):
+        console.print(f"What was saved as {settings.name} is kept in {aside}.")
+    checkpoints = Checkpoints(folder)
+    if rank == 0:
+        checkpoints.__enter__()
+    try:
+        loaded = None if settings.fresh else checkpoints.load(identity)
+        if processes > 1:
+            dist.barrier()  # nobody saves while another still loads
+        if loaded is not None:
+            for sentence in resume(training, loaded, about):
+                console.print(sentence)
+        yield (lambda: checkpoints.save(training.learner.updates, saved_of(training, identity, about))) if rank == 0 else (lambda: None)
+    finally:
+        if rank == 0:
+            checkpoints.__exit__()
+
+
+# Watching
+
+
+def _watch(training: "Training", settings: Train, console: "Console", save: Any) -> None:
+    """Learn, with a bar that tells rate, time left and skill; save now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from motorbabble.learning.training import Trained
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("updates  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left  {task.fields[skill]}"),
+    )
+    learner, due, began = training.learner, (training.learner.updates, time.monotonic()), time.monotonic()
+    with Progress(*columns, console=console, disable=console.quiet) as bar:
+        task = bar.add_task("train", total=settings.steps, completed=learner.updates, rate="", skill=_skill(training))
+        first = learner.updates
+        for event in training:
+            if isinstance(event, Trained):
+                rate = (event.update - first) / (time.monotonic() - began)
+                bar.update(task, completed=event.update, rate=f"{rate:.2f}/s  {rate * settings.batch_size:.1f} windows/s")
+            else:
+                bar.update(task, skill=_skill(training))
+                bar.console.print(f"update {event.update:6d}   skill on held-out windows {event.score.skill:.3f}{'   best' if event.best else ''}")
+            if learner.updates - due[0] >= SAVE_UPDATES or time.monotonic() - due[1] >= SAVE_SECONDS:
+                save()
+                due = (learner.updates, time.monotonic())
+
+
+def _skill(training: "Training") -> str:
+    return f"skill {training.history[-1][1]:.3f}" if training.history else "skill not yet"
+
+
+def _sentences(training: "Training", score: "Score", windows: "SessionWindows") -> list[str]:
+    why = {
+        "threshold": f"The skill that was asked for ({training.config.until_skill}) was reached",
+        "plateau": f"{training.config.patience} validations brought nothing more",
+        "updates": "All updates are done",
+        "learning": "It was stopped, and goes on with the same command",
+    }
+    learner = training.learner
+    said = [f"{why[training.outcome]}: {learner.updates} updates, {learner.samples} windows, {learner.seconds:.0f} s of learning."]
+    if score.over_copy is None:
+        said.append(f"Nothing moved in the held-out windows. Skill over the mean frame: {score.over_mean:.3f} (1 is perfect).")
+    else:
+        mean = 1 - score.mean_moved / score.copy_moved
+        floors = f"the last frame {score.copy_moved:.2e} (skill 0), the mean frame {score.mean_moved:.2e} (skill {mean:.2f})"
+        said.append(f"Held out, where something moved: squared error {score.model_moved:.2e}, skill {score.over_copy:.3f}. Floors: {floors}.")
+    if windows.damaged:
+        said.append(f"{len(windows.damaged)} damaged frames were left out; babble sessions check names them.")
+    return said

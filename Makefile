@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test check bench soak wheel wheel-check clean
+.PHONY: help setup demo test check bench soak mutate wheel wheel-check clean
 
 help:
 	@echo "make demo         a simulated robot learns what its movements do, in about a minute"
@@ -14,6 +14,7 @@ help:
 	@echo "make check        format, lint, types, tests: what every change must pass"
 	@echo "make bench        the measurements of speed and learning, one JSON line each"
 	@echo "make soak         the tests that take minutes"
+	@echo "make mutate       how many faults put into recordings and checkpoints the tests notice; most of an hour"
 	@echo "make wheel        dist/*.whl;  make wheel-check installs it alone and runs it"
 	@echo "make setup        only install;  make clean removes all that was made"
 
@@ -48,6 +49,11 @@ bench: $(READY)
 soak: $(READY)
 	@$(BIN)/python -m pytest -W error -m soak || { status=$$?; test $$status -eq 5 && echo "There are no soak tests yet." || exit $$status; }
 
+# Faults are drawn, the same ones each time; make mutate MOST=100000 tries all of them, for hours.
+MOST := 1200
+mutate: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutation.py --most $(MOST)
+
 wheel: $(READY)
 	@rm -rf build dist
 	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
@@ -70,5 +76,5 @@ wheel-check: wheel
 	echo "The wheel works alone."
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist mutants *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ from motorbabble.analysis.card import Card, make_card
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import ActionSpace, Event, Observation, Selector, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
-from motorbabble.learning.state import flat
+from motorbabble.learning.state import flat, teaching_of
 from motorbabble.life import History, live, look
 from motorbabble.memory import Memory, MemoryConfig
 from motorbabble.robots.interface import RobotInterface
@@ -95,7 +95,7 @@ def learn(
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
     mind = Learner(model.to(place), _override(learner, overrides), seed, holds_out or HeldOutStretches())
-    return Run(robot, mind, selector, steps, seconds, stop, memory, {"settings": flat(mind.config), **(about or {})})
+    return Run(robot, mind, selector, steps, seconds, stop, memory, {"settings": flat(mind.config) | teaching_of(model), **(about or {})})
 
 
 class Run:
@@ -172,8 +172,8 @@ class Run:
             event = next(self._events, None)
             lasted = time.monotonic() - began
             self.elapsed, self._here = self.elapsed + lasted, self._here + lasted
-            self._between_steps = True
             if event is None:
+                self._between_steps = True
                 self.close()
                 return
             if isinstance(event, Step):
@@ -185,6 +185,7 @@ class Run:
                 self.progress.add(event, self.steps_done, self.elapsed)
             if self._memory and not self.catching_up:
                 self._memory.keep(event, self.state_dict)
+            self._between_steps = True  # only now: what could not be written down was not lived to its end
             if self.seconds is not None and self._here >= self.seconds:
                 self.stop.set()
             yield event

@@ -5,6 +5,7 @@ order it was synced. Tests put another Disk here that fails, tears or traces eac
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -46,6 +47,14 @@ class Disk:
     def make_folder(self, path: Path) -> None:
         """A new folder; FileExistsError when there is one."""
         os.mkdir(path)
+
+    def make_folders(self, path: Path) -> None:
+        """A folder and all it lies in, as far as they are missing; each name lasts."""
+        if not path.is_dir():
+            self.make_folders(path.parent)
+            with suppress(FileExistsError):  # another process was quicker
+                self.make_folder(path)
+            self.sync_folder(path.parent)
 
     def rename(self, old: Path, new: Path) -> None:
         os.replace(old, new)

@@ -8,7 +8,9 @@ where it stood; a real one has moved on, so what comes next is a new episode.
 
 import secrets
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
@@ -17,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from motorbabble.errors import CheckpointError, ConfigurationError, RecordingError
-from motorbabble.experience import Choice, Event, Observation, Selector, Situation, Step, Study
-from motorbabble.learning.checkpoint import Checkpoints, Identity, Saved, differences
+from motorbabble.errors import CheckpointError, ConfigurationError, MotorbabbleError, RecordingError
+from motorbabble.experience import Choice, Ending, Event, Observation, Selector, Situation, Step, Study
+from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded, Saved, differences
 from motorbabble.learning.state import (
     architecture_of,
+    check_weights,
     counters_of,
     generators_of,
     load_counters,
@@ -33,8 +36,8 @@ from motorbabble.learning.state import (
     replay_of,
     weights_of,
 )
-from motorbabble.life import History, live, look
-from motorbabble.recording.format import Continues, decoded, to_png
+from motorbabble.life import History, as_executed, live, look
+from motorbabble.recording.format import PIN, Continues, array_from, array_to_json, decoded, to_png
 from motorbabble.recording.quota import MAX_BYTES
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.recorder import Recorder
@@ -102,14 +105,31 @@ class Memory:
         loaded = self._checkpoints.load(self._identity()) if self._checkpoints else None
         if loaded is None:
             return None
+        try:
+            check_weights(self.learner, loaded.tensors)
+            if "training" in loaded.state:
+                return self._born_from(loaded)
+            return self._resumed(loaded)
+        except MotorbabbleError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+            raise CheckpointError(
+                f"generation {loaded.generation} says something this program does not understand ({error!r:.200}); "
+                "begin anew with --fresh, which keeps these files"
+            ) from error
+
+    def _born_from(self, loaded: Loaded) -> None:
+        """A new life with what `babble train` learned from recordings; its own optimiser and memories begin empty."""
+        load_weights(self.learner, loaded.tensors)
+        self.resumed = True
+        self.notes += [f"Its life begins with what {loaded.state['counters']['updates']} updates on recordings taught it.", *loaded.notes]
+
+    def _resumed(self, loaded: Loaded) -> tuple[dict[str, Any], list[Step]]:
         state, run = loaded.state, loaded.state["run"]
         self.resumed = True
         told, now = (about.get("settings", {}) for about in (state["about"], self.about))
         self.notes += loaded.notes
         self.notes += [f"From now on {key.replace(' there', ' before').replace(' here', ' now')}." for key in differences(told, now)]
-        load_weights(self.learner, loaded.tensors)
-        load_optimizer(self.learner, loaded.tensors["optimizer"])
-        load_counters(self.learner, state["counters"])
         self.life, self._remembered = state["life"], state["remembered"]
         self.trail.load(state["trail"])
         steps = dict(self.trail.newest_steps(self.learner.config.replay.capacity, run["steps_done"]))
@@ -117,7 +137,10 @@ class Memory:
         load_history(self.history, state["history"], loaded.tensors["memory"])
         self._load_selector(state["selector"])
         self._load_robot(state["robot"])
+        load_counters(self.learner, state["counters"])
         load_generators(self.learner, state["generators"])
+        load_optimizer(self.learner, loaded.tensors["optimizer"])
+        load_weights(self.learner, loaded.tensors)  # last: whatever is malformed is found before a weight is touched
         self._due = (self.learner.updates, time.monotonic())
         self._tail = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
         tail = ReplayRobot(*self._tail[0], first=self._tail[1], last_frame=not self._unbroken) if self._tail[0] else None
@@ -129,26 +152,27 @@ class Memory:
     def catch_up(self, first: int, stop: Flag) -> Iterator[Event]:
         """Live once more through what was recorded after the generation that was loaded; `first`: the number of the next step."""
         sessions, moment = self._tail
-        if sessions and not (self.trail.segments and self.trail.segments[-1].own):
-            self.history.forget()  # the newest it saw was a replay
+        if sessions and not self.trail.is_followed_by(sessions[0], moment):
+            self.history.forget()
         if sessions:
             tail = ReplayRobot(*sessions, first=moment, last_frame=not self._unbroken)
             for event in live(tail, Recalling(self.select, tail), self.learner, stop, first=first, history=self.history):
                 if not isinstance(event, Study) and tail.moment:
                     self.trail.add(tail.moment[0].name, tail.moment[1])
-                if isinstance(event, Step) and self._unbroken:
+                if not isinstance(event, Study) and self._unbroken:
                     self._lead_along(event)
                 yield event
         if not self._unbroken:  # a real robot has moved on meanwhile
             self.history.forget()
 
-    def _lead_along(self, step: Step) -> None:
+    def _lead_along(self, event: Step | Ending) -> None:
         """Let the simulated world do what was recorded, so that it stands where the recording ends."""
-        if not np.array_equal(look(self.robot).image, step.observation.image):
+        repeats = np.array_equal(look(self.robot).image, event.observation.image)
+        if repeats and isinstance(event, Step):  # what was asked for, since its own chance may make something else of it, and did
+            repeats = as_executed(self.robot.execute_action(event.requested), self.robot.action_space) == event.executed
+        if not repeats:
             self._unbroken = False
             self.notes.append("The simulated world does not repeat what was recorded; it goes on with a new episode.")
-            return
-        self.robot.execute_action(step.executed)
 
     def _load_replay(self, own: Mapping[str, torch.Tensor], steps: Mapping[int, Step]) -> None:
         moments = own["replay/moments"].tolist()
@@ -184,6 +208,7 @@ class Memory:
 
     def begin(self, run_state: dict[str, Any]) -> None:
         """Save, and begin a session: from now on every step is recorded."""
+        self._tail = ([], 0)
         before = self.trail.newest_session(self.life) if self._checkpoints else None
         self.save(run_state)
         if not self.config.record or self.config.session_dir is None or isinstance(self.robot, ReplayRobot):
@@ -194,8 +219,8 @@ class Memory:
             self.robot.action_space,
             stop=self.robot.stop,
             quota=self.config.quota_bytes,
-            continues=Continues(before, run_state["steps_done"], self._unbroken) if before else None,
-            about={"life": self.life, **self.about},
+            continues=Continues(before, run_state["steps_done"], self._unbroken and self.trail.reaches_end_of(before)) if before else None,
+            about={"life": self.life, "moment": self.trail.moments if self._unbroken else None, **self.about},
         )
         if self._checkpoints:
             Shelf(self.config.session_dir).pin(self.recorder.session, self._owner, str(self._checkpoints.folder))
@@ -259,14 +284,14 @@ class Memory:
         return {"frames": together, "frame_ends": torch.from_numpy(ends), "frame_moments": torch.tensor(list(wanted))}
 
     def close(self, run_state: dict[str, Any] | None) -> None:
-        """Close the session, save (unless `run_state` is None: something broke off in the middle of a step), let go of the lock."""
+        """Save (unless `run_state` is None: something broke off in the middle of a step), close the session, let go of the lock."""
         try:
-            if self.recorder:
-                self.recorder.close(self._last_look())
+            if run_state is not None:
+                self.save(run_state)  # before the last look, which some worlds change by
         finally:
             try:
-                if run_state is not None:
-                    self.save(run_state)
+                if self.recorder:
+                    self.recorder.close(self._last_look())
             finally:
                 self.release()
 
@@ -282,11 +307,15 @@ class Memory:
         return f"checkpoint-{self.life}"
 
     def _unpin(self, remembered: list[str]) -> None:
-        """Sessions that neither this generation nor its backup refers to belong to the quota again."""
-        kept = {*remembered, *self._remembered}
-        for session in self._remembered if self.config.session_dir is None else self.trail.sessions():
-            if session not in kept and self.config.session_dir:
-                Shelf(self.config.session_dir).unpin(session, self._owner)
+        """Sessions that neither this generation nor its backup refers to belong to the quota again; so do those of starts that came to nothing."""
+        kept = {*remembered, *self._remembered, *(reader.name for reader in self._tail[0])}
+        if self.recorder:
+            kept.add(self.recorder.session)  # what is recorded after this generation
+        if self.config.session_dir:
+            for pin in self.config.session_dir.glob(f"*/{PIN}{self._owner}"):
+                if pin.parent.name not in kept:
+                    with suppress(RecordingError, OSError):  # a session too many on the disk harms nobody
+                        Shelf(self.config.session_dir).unpin(pin.parent.name, self._owner)
         self._remembered = remembered
 
     def _identity(self) -> Identity:
@@ -323,12 +352,11 @@ def history_of(history: History, pending: bool) -> tuple[dict[str, Any], dict[st
         seen, actions = seen[:-1], actions[: max(len(seen) - 2, 0)]
         episode = seen[-1].episode if seen else None
     tensors = {f"history/{i}": torch.from_numpy(observation.image.copy()) for i, observation in enumerate(seen)}
-    for i, observation in enumerate(seen):
-        tensors |= {f"history/{i}/{name}": torch.from_numpy(np.array(value)) for name, value in observation.state.items()}
+    sensed = [{name: array_to_json(np.asarray(value)) for name, value in observation.state.items()} for observation in seen]  # NaN is legal there
     return {
         "episode": episode,
         "over": history.over and not pending,
-        "seen": [[observation.captured_ns, observation.sequence, observation.episode, sorted(observation.state)] for observation in seen],
+        "seen": [[one.captured_ns, one.sequence, one.episode, state] for one, state in zip(seen, sensed, strict=True)],
         "actions": [[float(x) for x in action] for action in actions],
         "led": None if led is None else [float(x) for x in led],
     }, tensors
@@ -336,8 +364,8 @@ def history_of(history: History, pending: bool) -> tuple[dict[str, Any], dict[st
 
 def load_history(history: History, state: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     history.forget()
-    for i, (captured, sequence, episode, names) in enumerate(state["seen"]):
-        sensed = {name: tensors[f"history/{i}/{name}"].numpy() for name in names}
+    for i, (captured, sequence, episode, stored) in enumerate(state["seen"]):
+        sensed = {name: array_from(one["dtype"], one["shape"], b64decode(one["base64"])) for name, one in stored.items()}
         history.seen.append(Observation(tensors[f"history/{i}"].numpy(), None, captured, sequence, episode, state=sensed))
     history.actions.extend(np.array(action, np.float32) for action in state["actions"])
     history.led = None if state["led"] is None else np.array(state["led"], np.float32)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from motorbabble.cli import COMMANDS, main
+from motorbabble.recording.reader import RecordingReader
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,9 +46,54 @@ def test_a_short_demo_ends_with_a_card(tmp_path):
     assert lines and {"step", "training_step", "reconstruction_loss", "predictor_latent_loss", "predictor_lr"} <= set(lines[0])
 
 
-def test_a_script_runs_without_learning():
-    done = babble("run", "toroidal_dot_runner", "--steps", "6", "--sequence", "double_move")
+def test_a_script_runs_without_learning_and_is_recorded(tmp_path):
+    done = babble("run", "toroidal_dot_runner", "--steps", "6", "--sequence", "double_move", folder=tmp_path)
     assert done.returncode == 0 and "count/move" in done.stdout and "torch" not in done.stderr
+    (session,) = (tmp_path / "saved" / "sessions" / "toroidal_dot").glob("session_*")
+    assert len(RecordingReader(session)) == 7 and str(session.relative_to(tmp_path)) in done.stdout
+    babble("run", "toroidal_dot_runner", "--steps", "2", "--no-record", folder=tmp_path)
+    assert len(list(session.parent.glob("session_*"))) == 1
+
+
+SMALL = ("--robot.image-size", "32", "--robot.dot-radius", "2", "--robot.move-pixels", "5", "--model.patch-size", "8", "--exam-steps", "6")
+
+
+def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
+    command = [sys.executable, "-m", "motorbabble", "run", "toroidal_dot_latent", *SMALL, "--steps", "4000", "--gate.max-updates", "1"]
+    command = [word.replace("--gate", "--learner.gate") for word in command]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "COLUMNS": "200"}
+    sessions = tmp_path / "saved" / "sessions" / "toroidal_dot"
+
+    def lived_and_ended(with_signal: int) -> subprocess.CompletedProcess:
+        before = set(sessions.glob("session_*"))
+        life = subprocess.Popen(command, cwd=tmp_path, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 120
+        while time.monotonic() < until and life.poll() is None:
+            new = set(sessions.glob("session_*")) - before
+            if new and len(RecordingReader(new.pop())) >= 4:
+                break
+            time.sleep(0.05)
+        life.send_signal(with_signal)
+        said, wrong = life.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, life.returncode, said, wrong)
+
+    killed = lived_and_ended(signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    stopped = lived_and_ended(signal.SIGINT)
+    assert stopped.returncode == 128 + signal.SIGINT and "Traceback" not in stopped.stderr, stopped.stderr
+    assert "first learns from what was recorded after that" in stopped.stdout and "The robot is at rest" in stopped.stdout
+    lived = sum(len(RecordingReader(folder)) for folder in sessions.glob("session_*")) - 1  # one frame was the last look
+    listed = babble("checkpoints", "list", folder=tmp_path)
+    assert "toroidal_dot_latent" in listed.stdout and f" {lived} " in listed.stdout, "every recorded step counts"
+    shown = babble("checkpoints", "show", "toroidal_dot_latent", folder=tmp_path)
+    assert shown.returncode == 0 and "whole" in shown.stdout and "autoencoder.width" in shown.stdout
+    names = sorted(folder.name for folder in sessions.glob("session_*"))
+    again = babble("replay", *names, "--filter", "stay", folder=tmp_path)
+    assert again.returncode == 0 and "It goes on where it was saved" in again.stdout, again.stderr
+    other = babble("run", "toroidal_dot_latent", *SMALL[:-2], "--model.preset", "base", folder=tmp_path)
+    assert other.returncode == 2 and "autoencoder.width: 128 there, 256 here" in other.stderr
+    fresh = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "3", "--fresh", folder=tmp_path)
+    assert fresh.returncode == 0 and "is now" in fresh.stdout and "It starts from random weights" in fresh.stdout
 
 
 def test_recipes_and_robots_are_listed():
@@ -70,11 +117,17 @@ def test_recipes_and_robots_are_listed():
         (["run", "toroidal_dot_latent", "--exam-steps", "0"], 2, "exam_steps is 0"),
         (["run", "toroidal_dot_latent", "--out", "/dev/null/cards"], 1, "--out"),
         (["robots", "fly"], 2, "babble robots list"),
+        (["replay"], 2, "no session was named"),
+        (["replay", "nothing_of_this_name"], 1, "no session"),
+        (["checkpoints", "fly"], 2, "babble checkpoints list"),
+        (["checkpoints", "show", "nothing"], 2, "no checkpoint 'nothing'"),
+        (["run", "toroidal_dot_latent", "--name", "../x"], 1, "no session name"),
+        (["run", "toroidal_dot_runner", "--max-disk-gb", "0"], 2, "--no-record"),
         (["demo", "--stepz", "3"], 2, "stepz"),
     ],
 )
-def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says):
-    done = babble(*words)
+def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says, tmp_path):
+    done = babble(*words, folder=tmp_path)
     assert done.returncode == code, done.stderr
     assert says in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -23,7 +23,7 @@ from motorbabble.learning.state import model_from
 from motorbabble.life import live
 from motorbabble.memory import MemoryConfig
 from motorbabble.recipes import RECIPES, KeepConfig, LatentRecipe, RunnerRecipe, robot_from
-from motorbabble.recording.shelf import find_session
+from motorbabble.recording.shelf import find_sessions
 from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.recording_robot import RecordingRobot
@@ -83,8 +83,8 @@ def replay(arguments: Sequence[str]) -> None:
     sessions, flags = _words_and_flags(arguments)
     chosen: Replay = parse(Replay(), flags, "babble replay SESSION...")
     if not sessions:
-        raise ConfigurationError("no session was named; give names, paths or latest (babble sessions list shows them)")
-    folders = [find_session(session, sessions=chosen.keep.sessions) for session in sessions]
+        raise ConfigurationError("no session was named; give names, paths, latest, all or ROBOT/all (babble sessions list shows them)")
+    folders = find_sessions(sessions, chosen.keep.sessions)
     robot = ReplayRobot(*folders, loop=chosen.loop)
     robot = ReplayRobot(*robot.sessions, loop=chosen.loop, action_filter=_filter(chosen.filter, robot.action_space))
     if not robot.left():

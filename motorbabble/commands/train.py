@@ -13,7 +13,7 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Literal
 
 from motorbabble.commands.together import interrupts, is_one_of_several, joined, launch
-from motorbabble.errors import ConfigurationError, RecordingError
+from motorbabble.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
@@ -117,33 +117,14 @@ def _windows(names: Sequence[str], settings: Train) -> "tuple[SessionWindows, Se
     """Windows to learn from, windows held out, and a sentence about both."""
     from motorbabble.learning.windows import SessionWindows, hold_out
     from motorbabble.recording.reader import RecordingReader
+    from motorbabble.recording.shelf import find_sessions
     from motorbabble.world_models.latent import PRESETS
 
     length = PRESETS[settings.preset].prediction_history_size + 1
-    readers = [RecordingReader(folder) for folder in _folders(names, settings.sessions)]
+    readers = [RecordingReader(folder) for folder in find_sessions(names, settings.sessions)]
     learned, held, said = hold_out(readers, length)
     SessionWindows([*learned, *held], length)  # refuses what does not fit together
     return SessionWindows(learned, length, settings.seed, settings.memory_mb), SessionWindows(held, length, memory_mb=0), said
-
-
-def _folders(names: Sequence[str], sessions: Path) -> list[Path]:
-    """Each session once, whatever it was called."""
-    from motorbabble.recording.shelf import find_session, shelves
-
-    found: list[Path] = []
-    for name in names:
-        robot_type, _, last = name.rpartition("/")
-        if last != "all":
-            found.append(find_session(name, sessions))
-            continue
-        among = [shelf for shelf in shelves(sessions) if robot_type in ("", shelf.root.name)]
-        all_of_it = [entry.folder for shelf in among for entry in shelf.list() if entry.meta is not None]
-        if not all_of_it:
-            raise RecordingError(
-                f"there is no session in {sessions / robot_type}; record one with babble run, or choose another folder with --sessions"
-            )
-        found += all_of_it
-    return list({folder.resolve(): folder for folder in found}.values())
 
 
 def _learner_config(settings: Train) -> Any:

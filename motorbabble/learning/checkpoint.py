@@ -13,8 +13,10 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,10 +31,14 @@ from motorbabble.errors import CheckpointError, CheckpointMismatch, Configuratio
 from motorbabble.experience import ActionSpace
 
 FORMAT = 1
+MOST_MANIFEST, MOST_HEADER = 2**24, 2**20  # bytes; a manifest has a few kilobytes, a file's header about 100 bytes per tensor
 KEPT = 2  # generations: the newest and its backup
 LOCK, STATE, MANIFEST, SEAL = "checkpoint.lock", "state.json", "manifest.json", "manifest.sha256"
-_GENERATION = re.compile(r"gen-(\d{8,12})")
+_GENERATION = re.compile(r"gen-(\d{8}|[1-9]\d{8,11})")
+_LEFT = re.compile(r"\.(new|trash)-[0-9a-f-]+")
 _FILE = re.compile(r"[a-z0-9_]{1,60}\.(safetensors|json|sha256)")
+# What reading something that is not ours may raise, ConfigurationError of a strange action space included.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,14 @@ class Checkpoints:
 
     def __enter__(self) -> Self:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._disk.make_folders(self.folder)
             self._lock.acquire(blocking=False)
             (self.folder / LOCK).write_text(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         except Timeout:
             holder = (self.folder / LOCK).read_text() or "another process"
             raise CheckpointError(f"{self.folder} is in use by {holder}; wait until it ends, or choose another name with --name") from None
         except OSError as error:
+            self._lock.release()
             raise CheckpointError(f"{self.folder} cannot be used for checkpoints: {error.strerror}; choose another folder") from None
         return self
 
@@ -125,7 +132,7 @@ class Checkpoints:
             self._disk.rename(aside, self.path(number))
             self._disk.sync_folder(self.folder)
         except OSError as error:
-            self._sweep(quietly=True)
+            self._sweep()
             why = error.strerror or error
             raise CheckpointError(f"the checkpoint could not be written to {self.folder}: {why}; the one before still holds") from error
         self._prune(number)
@@ -135,32 +142,31 @@ class Checkpoints:
         """Keep the newest and the newest other that verifies; the rest goes, renamed before it is deleted."""
         kept = 1
         for generation in self.generations():
-            if generation == newest:
+            if generation == newest or self.path(generation).is_symlink():  # a link is somebody else's
                 continue
             if kept < KEPT and self._is_whole(generation):
                 kept += 1
                 continue
-            try:
+            with suppress(OSError):  # one generation too many harms nobody
                 self._disk.rename(self.path(generation), self.folder / f".trash-{generation}-{secrets.token_hex(3)}")
-            except OSError:
-                continue  # one generation too many harms nobody
-        self._sweep(quietly=True)
+        self._sweep()
 
-    def _sweep(self, quietly: bool = False) -> None:
-        """Remove what killed saves left: hidden folders of ours, and in them only files named as ours are."""
-        for folder in [path for path in self.folder.iterdir() if re.fullmatch(r"\.(new|trash)-[0-9a-f-]+", path.name)]:
-            try:
-                for path in list(folder.iterdir()):
-                    if _FILE.fullmatch(path.name):
-                        self._disk.remove(path)
-                self._disk.remove_folder(folder)
-            except OSError:
-                if not quietly:
-                    raise
+    def _sweep(self) -> None:
+        """Remove what killed saves left: hidden folders of ours, and in them only files named as ours are. What stays harms nobody."""
+        with suppress(OSError):
+            left = [path for path in self.folder.iterdir() if _LEFT.fullmatch(path.name) and not path.is_symlink()]
+            for folder in left:
+                with suppress(OSError):
+                    for path in list(folder.iterdir()):
+                        if _FILE.fullmatch(path.name):
+                            self._disk.remove(path)
+                    self._disk.remove_folder(folder)
 
     def _is_whole(self, generation: int) -> bool:
         try:
             self._verified(generation)
+        except CheckpointMismatch:  # of a newer program
+            return True
         except CheckpointError:
             return False
         return True
@@ -195,7 +201,9 @@ class Checkpoints:
     def _verified(self, generation: int) -> tuple[dict[str, bytes], dict]:
         """The bytes of every file, exactly as the manifest promises."""
         folder = self.path(generation)
-        sealed, seal = _bytes_of(folder / MANIFEST), _bytes_of(folder / SEAL)
+        if folder.is_symlink():
+            raise CheckpointError("it is a link to another place")
+        sealed, seal = _bytes_of(folder / MANIFEST, MOST_MANIFEST), _bytes_of(folder / SEAL, 64)
         if _hash(sealed).encode() != seal:
             raise CheckpointError(f"{MANIFEST} is not what was written")
         try:
@@ -205,13 +213,13 @@ class Checkpoints:
                     f"{folder} was written in format {manifest['format']}, this program knows {FORMAT}; use a newer motorbabble, or another --name"
                 )
             return {name: self._file(folder, name, promised) for name, promised in manifest["files"].items()}, manifest
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r})") from None
+        except _MALFORMED as error:
+            raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r:.200})") from None
 
     def _file(self, folder: Path, name: str, promised: Mapping[str, Any]) -> bytes:
         if not _FILE.fullmatch(name):
             raise CheckpointError(f"{MANIFEST} names {name!r}, which is no file of a checkpoint")
-        data = _bytes_of(folder / name)
+        data = _bytes_of(folder / name, promised["size"])
         if len(data) != promised["size"] or _hash(data) != promised["sha256"]:
             raise CheckpointError(f"{name} is not what was written")
         return data
@@ -254,8 +262,8 @@ def _check_identity(manifest: Mapping[str, Any], ours: Identity) -> None:
         check_actions(manifest, ours.robot_type, ours.action_space)
         # through JSON, as the other came: tuples become lists
         found = differences(manifest["architecture"], json.loads(json.dumps(ours.architecture)))
-    except (KeyError, TypeError, AttributeError, ConfigurationError) as error:
-        raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r})") from None
+    except _MALFORMED as error:
+        raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r:.200})") from None
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise CheckpointMismatch(f"the checkpoint is of another model ({'; '.join(found[:5])}{more}); use another --name, or the same settings")
@@ -263,25 +271,36 @@ def _check_identity(manifest: Mapping[str, Any], ours: Identity) -> None:
 
 def _parsed(files: Mapping[str, bytes], generation: int, notes: tuple[str, ...]) -> Loaded:
     try:
-        tensors = {name.removesuffix(".safetensors"): safetensors.torch.load(data) for name, data in files.items() if name.endswith(".safetensors")}
+        tensors = {name.removesuffix(".safetensors"): _unpacked(data) for name, data in files.items() if name.endswith(".safetensors")}
         state = json.loads(files[STATE])
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"it cannot be parsed ({error})") from None
-    for stem, named in tensors.items():
-        _check_finite(stem, named, CheckpointError)
+        for stem, named in tensors.items():
+            _check_finite(stem, named)
+    except (SafetensorError, RuntimeError, *_MALFORMED) as error:
+        raise CheckpointError(f"it cannot be parsed ({error!r:.200})") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{STATE} holds no state")
     return Loaded(tensors, state, generation, notes)
 
 
+def _unpacked(data: bytes) -> dict[str, torch.Tensor]:
+    if int.from_bytes(data[:8], "little") > MOST_HEADER:  # parsing it would take longer than a person waits
+        raise ValueError(f"the header is longer than {MOST_HEADER} bytes")
+    return safetensors.torch.load(data)
+
+
 def _packed(stem: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    _check_finite(stem, plain, CheckpointError)
-    return safetensors.torch.save(plain)
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}  # tied weights are stored twice
+    _check_finite(stem, plain)
+    data = safetensors.torch.save(plain)
+    if int.from_bytes(data[:8], "little") > MOST_HEADER:
+        raise CheckpointError(f"{stem}.safetensors would hold {len(plain)} tensors, more than are read back")
+    return data
 
 
-def _check_finite(stem: str, tensors: Mapping[str, torch.Tensor], error: type[CheckpointError]) -> None:
+def _check_finite(stem: str, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise error(f"{stem}.safetensors holds numbers in {name} that are not finite")
+        if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{stem}.safetensors holds numbers in {name} that are not finite")
 
 
 def _plain(content: Mapping[str, Any]) -> bytes:
@@ -297,9 +316,17 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(path: Path, most: int) -> bytes:
+    """A file's bytes, if it is a plain file (no link, no pipe) of at most `most` of them."""
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        with open(path, "rb", opener=_opened) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+                raise CheckpointError(f"{path.name} is not what was written")
             return file.read()
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from None
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -35,6 +35,13 @@ def architecture_of(model: WorldModel) -> dict[str, Any]:
     return {"model": type(model).__name__, "image_shape": list(model.image_shape), "action_size": model.action_size, **shaping}
 
 
+def teaching_of(model: WorldModel) -> dict[str, Any]:
+    """The settings that `architecture_of` leaves out: how it is taught, such as the weights of its losses."""
+    config = getattr(model, "config", None)
+    settings = flat(config) if is_dataclass(config) else {}
+    return {name: value for name, value in settings.items() if name.rpartition(".")[2] in model.teaching}
+
+
 def model_from(folder: Path | None, robot_type: str, space: ActionSpace) -> WorldModel | None:
     """A model of the architecture of the newest generation in a checkpoint's folder, with fresh weights; None when there is none.
 
@@ -77,14 +84,29 @@ def weights_of(learner: Learner) -> Tensors:
 
 def load_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Both versions, or neither: CheckpointMismatch, naming what differs, before the first weight is touched."""
-    found = {name: tensor for file, tensors in files.items() for name, tensor in tensors.items() if name.startswith((TRAINED, AVERAGED))}
-    trained = {name.removeprefix(TRAINED): tensor for name, tensor in found.items() if name.startswith(TRAINED)}
-    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in found.items() if name.startswith(AVERAGED)} or trained
+    trained, averaged = _versions(files)
     for theirs in (trained, averaged):
-        _check_weights(theirs, learner.trained)
+        _check_alike(theirs, learner.trained.state_dict())
     learner.trained.load_state_dict(trained)
     if learner.world_model is not learner.trained:
         learner.world_model.load_state_dict(averaged)
+
+
+def check_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """CheckpointMismatch, naming what differs, where these are the weights or the optimiser's state of another model. Touches nothing."""
+    for theirs in _versions(files):
+        _check_alike(theirs, learner.trained.state_dict())
+    weights = dict(learner.trained.named_parameters())
+    told = {key: tensor for key, tensor in files["optimizer"].items() if not key.endswith("/step")}
+    _check_alike(told, {key: weights[name] for key in told if (name := key.rpartition("/")[0]) in weights})
+
+
+def _versions(files: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trained and averaged weights, by name."""
+    found = {name: tensor for file, tensors in files.items() for name, tensor in tensors.items() if name.startswith((TRAINED, AVERAGED))}
+    trained = {name.removeprefix(TRAINED): tensor for name, tensor in found.items() if name.startswith(TRAINED)}
+    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in found.items() if name.startswith(AVERAGED)} or trained
+    return trained, averaged
 
 
 def optimizer_of(learner: Learner) -> dict[str, Tensor]:
@@ -172,8 +194,7 @@ def _plain(value: Any) -> Any:
     return value if known else str(value)
 
 
-def _check_weights(theirs: Mapping[str, Tensor], model: WorldModel) -> None:
-    ours = model.state_dict()
+def _check_alike(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
     told = {name: (list(tensor.shape), str(tensor.dtype)) for name, tensor in theirs.items()}
     here = {name: (list(tensor.shape), str(tensor.dtype)) for name, tensor in ours.items()}
     wrong = [

@@ -31,7 +31,11 @@ INLINE = 1024  # bytes of an array that may stand in a line; longer ones go into
 MOST_PIXELS = 64 * 2**20
 PLAIN_KINDS = "biufcSUmM"  # of numpy's: numbers, text and times, which are their bytes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_OURS = re.compile(rf"{META}|{LOCK}|{PIN}[A-Za-z0-9._-]+|events_shard_\d{{3,}}\.jsonl|frames_shard_\d{{3,}}\.pack|\.{META}\.\d+\.new")
+_NUMBER = re.compile(rb'\{"(moment|header)":(\d{1,15}),')
+_OURS = re.compile(
+    rf"{re.escape(META)}|{re.escape(LOCK)}|{PIN}[A-Za-z0-9._-]+|events_shard_\d{{3,}}\.jsonl|frames_shard_\d{{3,}}\.pack"
+    rf"|\.{re.escape(META)}\.\d+\.new"
+)
 
 
 def events_file(shard: int) -> str:
@@ -156,9 +160,8 @@ def is_whole(line: bytes) -> bool:
 
 def number_of(line: bytes, key: bytes = b"moment") -> int | None:
     """The number a line begins with, {"moment":12, without parsing the rest; None for other lines."""
-    begin = b'{"' + key + b'":'
-    digits = line[len(begin) : line.find(b",")] if line.startswith(begin) else b""
-    return int(digits) if digits.isdigit() and len(digits) < 16 else None
+    match = _NUMBER.match(line)
+    return int(match[2]) if match and match[1] == key else None
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:

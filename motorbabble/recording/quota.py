@@ -177,8 +177,9 @@ def _finish(root: Path, disk: Disk) -> list[Removed]:
     for left in _leftovers(root):
         folder = root / left.name
         inside = look_into(folder)
-        lock = taken(folder) if LOCK in inside.names else None
+        lock = None
         try:
+            lock = taken(folder) if LOCK in inside.names else None
             if not why_untouched(inside) and (lock or LOCK not in inside.names):
                 _delete(folder, inside, disk)
                 done.append(left)
@@ -195,11 +196,17 @@ def _leftovers(root: Path) -> list[Removed]:
     found = []
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and (entry.name.startswith(TRASH) or _NEW.fullmatch(entry.name)):
-                age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                if (entry.name.startswith(TRASH) or age > ABANDONED_SECONDS) and not why_untouched(inside := look_into(entry.path)):
-                    found.append(Removed(entry.name, inside.bytes))
+            is_left = entry.name.startswith(TRASH) or (_NEW.fullmatch(entry.name) and _is_abandoned(entry.path))
+            if is_left and entry.is_dir(follow_symlinks=False) and not why_untouched(inside := look_into(entry.path)):
+                found.append(Removed(entry.name, inside.bytes))
     return found
+
+
+def _is_abandoned(folder: str) -> bool:
+    try:
+        return time.time() - os.lstat(folder).st_mtime > ABANDONED_SECONDS
+    except OSError:  # its creator has just given it its name
+        return False
 
 
 def _age(root: Path, name: str, known: dict[str, Known]) -> int | None:

@@ -6,12 +6,15 @@ Nothing read from the files is ever used as a path.
 """
 
 import base64
+import io
 import json
 import os
+import stat
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from motorbabble.errors import ActionError, RecordingError, SessionDamaged
 from motorbabble.experience import Action, ActionSpace, Choice, Ending, Observation, Step, Window
 from motorbabble.recording.format import (
     META,
+    MOMENTS_PER_SHARD,
     Place,
     SessionMeta,
     array_from,
@@ -36,6 +40,11 @@ from motorbabble.recording.format import (
 )
 
 SHARDS_KEPT = 32  # parsed ones; a shard's lines are about half a megabyte
+_TO_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class OutOfReach(SessionDamaged):
+    """Something is there but cannot be read now. Readers pass over it; nothing may be cut away because of it."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,17 @@ class Moment:
         try:
             content = json.loads(line)
             del content["crc"]
-            encoded = content.pop("encoded", None)
-            return cls(**{**content, "frame": Place.from_json(content["frame"]), "encoded": None if encoded is None else Place.from_json(encoded)})
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            frame, encoded = Place.from_json(content.pop("frame")), content.pop("encoded", None)
+            if content["kind"] not in ("step", "ending") or any(type(value) is not _KINDS[name] for name, value in content.items()):
+                raise TypeError("a member of another kind")
+            for stored in content.get("state", {}).values():
+                _place_in(stored)
+            return cls(**content, frame=frame, encoded=None if encoded is None else Place.from_json(encoded))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SessionDamaged(f"a line is whole but says nothing this program knows ({error}); it was not written by it") from None
+
+
+_KINDS = {part.name: part.type if part.type in (int, str) else dict for part in fields(Moment)}
 
 
 class RecordingReader:
@@ -107,11 +123,13 @@ class RecordingReader:
 
     def moment(self, number: int) -> Moment:
         """What is known of a moment without its frame."""
-        return Moment.of(self._line(number))
+        line = self._line(number)
+        with self._naming("the line", number):
+            return Moment.of(line)
 
     def readable(self) -> list[int]:
         """Numbers of all moments whose line is whole."""
-        return [number for shard in self._numbers for number in self._shard(shard).lines]
+        return [number for shard in self._numbers for number in self._shard(shard).lines if number < len(self)]
 
     def damaged(self) -> list[int]:
         """Numbers of moments whose line is lost or damaged, those cut from a closed session's end included. Frames are not looked at."""
@@ -166,7 +184,7 @@ class RecordingReader:
             raise RecordingError(f"moment {number} of {self.name} is an ending, from which nothing was done; ask for a step")
         try:
             return self.action_space.encode(moment.executed)
-        except ActionError as error:
+        except (ActionError, OverflowError) as error:
             raise SessionDamaged(f"moment {number} of {self.name}: {error}") from None
 
     def window(self, first: int, length: int) -> Window:
@@ -195,32 +213,42 @@ class RecordingReader:
 
     def _home(self, number: int) -> "Shard":
         place = bisect_right(self._firsts, number) - 1
-        if not 0 <= number < len(self) or place < 0:
+        if (0 <= number < len(self) and place < 0) or len(self) <= number < (self.meta.moments or 0):
+            raise self._damage(number)
+        if not 0 <= number < len(self):
             raise RecordingError(f"session {self.name} has no moment {number}; it holds {len(self)}, counted from 0")
         return self._shard(self._numbers[place])
 
     def _line(self, number: int) -> bytes:
         line = self._home(number).lines.get(number)
         if line is None:
-            raise SessionDamaged(f"moment {number} of {self.name} is lost or damaged; babble sessions check {self.name} lists all that are")
+            raise self._damage(number)
         return line
+
+    def _damage(self, number: int) -> SessionDamaged:
+        return SessionDamaged(f"moment {number} of {self.name} is lost or damaged; babble sessions check {self.name} lists all that are")
 
     def _image(self, moment: Moment) -> np.ndarray:
         place = moment.frame
-        try:
+        with self._naming("the frame", moment.moment):
             image = decoded(self._home(moment.moment).read(place))
-        except SessionDamaged as error:
-            raise SessionDamaged(f"the frame of moment {moment.moment} of {self.name} cannot be read: {error}") from None
         if image.shape != place.shape or crc_of(image) != place.pixels:
             raise SessionDamaged(f"the frame of moment {moment.moment} of {self.name} decodes to other pixels than were recorded; it is refused")
         return image
 
     def _observation(self, moment: Moment) -> Observation:
-        shard = self._home(moment.moment)
-        own = shard.read(moment.frame) if moment.frame.codec == "jpeg" else shard.read(moment.encoded) if moment.encoded else None
-        state = {name: shard.array(stored) for name, stored in moment.state.items()}
-        image = self._image(moment)
+        shard, image = self._home(moment.moment), self._image(moment)
+        with self._naming("what was sensed", moment.moment):
+            own = shard.read(moment.frame) if moment.frame.codec == "jpeg" else shard.read(moment.encoded) if moment.encoded else None
+            state = {name: shard.array(stored) for name, stored in moment.state.items()}
         return Observation(image, own, moment.captured_ns, moment.sequence, moment.episode, not moment.is_step, state)
+
+    @contextmanager
+    def _naming(self, part: str, number: int) -> Iterator[None]:
+        try:
+            yield
+        except SessionDamaged as damage:
+            raise SessionDamaged(f"{part} of moment {number} of {self.name} cannot be read: {damage}") from None
 
 
 class Shard:
@@ -230,14 +258,23 @@ class Shard:
         self.folder, self.number = folder, number
         self.lines: dict[int, bytes] = {}
         self.ends: dict[int, int] = {}  # moment -> where its line ends in the file
+        self.trouble: OutOfReach | None = None
         at = 0
-        for line in _bytes_of(folder / events_file(number)).split(b"\n")[:-1]:  # what follows the last newline is torn
+        for line in self._all().split(b"\n")[:-1]:  # what follows the last newline is torn
             at += len(line) + 1
-            if not is_whole(line):  # a damaged newline joins two lines; the second may be whole
+            if not (whole := is_whole(line)):  # a damaged newline joins two lines; the second may be whole
                 line = line[max(line.rfind(b'{"moment":'), 0) :]
-            moment = number_of(line)
-            if moment is not None and is_whole(line) and moment not in self.lines:
+                whole = is_whole(line)
+            moment = number_of(line) if whole else None
+            if moment is not None and moment < (number + 1) * MOMENTS_PER_SHARD and moment not in self.lines:
                 self.lines[moment], self.ends[moment] = line, at
+
+    def _all(self) -> bytes:
+        try:
+            return _bytes_of(self.folder / events_file(self.number))
+        except SessionDamaged as damage:
+            self.trouble = damage if isinstance(damage, OutOfReach) else None
+            return b""
 
     @property
     def newest(self) -> int | None:
@@ -249,35 +286,30 @@ class Shard:
 
     def read(self, place: Place) -> bytes:
         """The bytes at a place, verified."""
-        try:
-            file = os.open(self.folder / frames_file(self.number), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise SessionDamaged(f"{frames_file(self.number)} cannot be opened: {error.strerror}") from None
-        try:
-            size = os.fstat(file).st_size
-            if not 0 <= place.at <= place.at + place.bytes <= size:
+        with _opened(self.folder / frames_file(self.number)) as file:
+            size = os.fstat(file.fileno()).st_size
+            if place.at + place.bytes > size:
                 raise SessionDamaged(f"{frames_file(self.number)} ends at {size}, before the {place.bytes} bytes at {place.at}")
-            os.lseek(file, place.at, os.SEEK_SET)
-            data = os.read(file, place.bytes)
-        finally:
-            os.close(file)
+            file.seek(place.at)
+            data = file.read(place.bytes)
         if len(data) != place.bytes or crc_of(data) != place.crc:
             raise SessionDamaged(f"the {place.bytes} bytes at {place.at} of {frames_file(self.number)} are not what was written")
         return data
 
     def array(self, stored: Mapping[str, Any]) -> np.ndarray:
-        if "base64" in stored:
-            return array_from(stored["dtype"], stored["shape"], base64.b64decode(stored["base64"]))
-        return array_from(stored["dtype"], stored["shape"], self.read(_place_in(stored)))
+        place = _place_in(stored)
+        return array_from(stored["dtype"], stored["shape"], base64.b64decode(stored["base64"]) if place is None else self.read(place))
 
     def verified(self, number: int) -> int | None:
         """Where the pack may end after this moment, when every byte its line speaks of is there; else None."""
         try:
             moment = Moment.of(self.lines[number])
             places = [moment.frame, *([moment.encoded] if moment.encoded else [])]
-            places += [_place_in(stored) for stored in moment.state.values() if "base64" not in stored]
+            places += [place for stored in moment.state.values() if (place := _place_in(stored)) is not None]
             for place in places:
                 self.read(place)
+        except OutOfReach:
+            raise
         except SessionDamaged:
             return None
         return max(place.at + place.bytes for place in places)
@@ -306,28 +338,43 @@ def meta_of(folder: Path) -> tuple[SessionMeta, bool]:
 
 def header_of(folder: Path, number: int) -> dict | None:
     """A shard's first line, or None when it is not whole."""
-    with _opened(folder / events_file(number)) as file:
-        line = file.readline(2**22).removesuffix(b"\n")
-    return json.loads(line) if number_of(line, b"header") is not None and is_whole(line) else None
+    try:
+        with _opened(folder / events_file(number)) as file:
+            line = file.readline(2**22)
+        header = json.loads(line) if number_of(line, b"header") is not None and is_whole(line[:-1]) else {}
+    except (SessionDamaged, ValueError, RecursionError):
+        return None
+    return header if type(header.get("first_moment")) is int and type(header.get("session")) is dict else None
 
 
 def first_moment(folder: Path, number: int) -> int | None:
     header = header_of(folder, number)
-    return None if header is None else int(header["first_moment"])
+    return None if header is None else header["first_moment"]
 
 
-def _place_in(stored: Mapping[str, Any]) -> Place:
-    return Place(stored["at"], stored["bytes"], stored["codec"], stored["crc"])
+def _place_in(stored: Any) -> Place | None:
+    """Where an array lies in the pack; None when it stands in the line. TypeError or KeyError for what is no array."""
+    if type(stored["dtype"]) is not str or type(stored["shape"]) is not list:
+        raise TypeError("an array without type or shape")
+    return None if type(stored.get("base64")) is str else Place.from_json({name: stored[name] for name in ("at", "bytes", "codec", "crc")})
 
 
-def _opened(path: Path) -> Any:
-    def without_links(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0))
-
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A plain file to read, never a link and never a pipe that lets us wait; its errors become ours."""
     try:
-        return open(path, "rb", opener=without_links)
+        file = os.open(path, _TO_READ)
+    except FileNotFoundError:
+        raise SessionDamaged(f"{path.name} is missing") from None
     except OSError as error:
-        raise SessionDamaged(f"{path.name} cannot be opened: {error.strerror}") from None
+        raise OutOfReach(f"{path.name} cannot be opened: {error.strerror}") from None
+    try:
+        with open(file, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OutOfReach(f"{path.name} is no plain file; put the recorded one back")
+            yield opened
+    except OSError as error:
+        raise OutOfReach(f"{path.name} cannot be read: {error.strerror}") from None
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from motorbabble.disk import Disk
-from motorbabble.recording.format import META, SessionMeta, events_file, frames_file, shards_in
+from motorbabble.recording.format import META, SessionMeta, events_file, frames_file, packs_in, shards_in
 from motorbabble.recording.reader import Moment, Shard, meta_of
 
 
@@ -26,8 +26,12 @@ def recover(folder: Path, disk: Disk) -> Recovered:
     meta, remade = meta_of(folder)
     moments = shards = episodes = 0
     cut = False
-    for number in reversed(shards_in(folder)):
+    if remade:  # now, since the header it was made from may go
+        disk.write_whole(folder / META, meta.to_bytes())
+    for number in sorted({*shards_in(folder), *packs_in(folder)}, reverse=True):
         shard = Shard(folder, number)
+        if shard.trouble:
+            raise shard.trouble
         newest, lines_end, pack_end = shard.verified_end()
         for name, end in ((events_file(number), lines_end), (frames_file(number), pack_end)):
             path = folder / name

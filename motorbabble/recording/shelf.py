@@ -7,6 +7,7 @@ removed under the same lock as the quota's removals, so that a pin that was ackn
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -168,6 +169,22 @@ def find_session(text: str | Path, sessions: Path | str = SESSIONS) -> Path:
         pass
     known = [f"{shelf.root.name}/{name}" if slash else name for shelf in shelves(sessions) for name in shelf.names()]
     raise RecordingError(f"there is no session {text!r} in {sessions}; {_nearest(text, known)}")
+
+
+def find_sessions(texts: Iterable[str], sessions: Path | str = SESSIONS) -> list[Path]:
+    """Folders, each once, of what `find_session` understands, and of `all` or `robot_type/all`: every one that can be read, oldest first."""
+    found: list[Path] = []
+    for text in texts:
+        robot_type, _, last = text.rpartition("/")
+        if last != "all":
+            found.append(find_session(text, sessions))
+            continue
+        among = [shelf for shelf in shelves(Path(sessions)) if robot_type in ("", shelf.root.name)]
+        entries = sorted((entry for shelf in among for entry in shelf.list() if entry.meta is not None), key=lambda entry: entry.created_ns)
+        if not entries:
+            raise RecordingError(f"there is no session in {Path(sessions) / robot_type}; record one with babble run, or choose another folder")
+        found += [entry.folder for entry in entries]
+    return list({folder.resolve(): folder for folder in found}.values())
 
 
 def _latest(among: "list[Shelf]", sessions: Path) -> Path:

@@ -90,6 +90,29 @@ class Trail:
             before = name
         return found, first
 
+    def is_followed_by(self, reader: RecordingReader, number: int) -> bool:
+        """Whether that moment of a session came right after the newest of this trail, in the same world, and can be read."""
+        last = self.segments[-1] if self.segments else None
+        if last and last.own and last.first + last.count == self.moments and last.session == reader.name:
+            follows = number == last.local + last.count
+        else:
+            follows = number == 0 and reader.meta.about.get("moment") == self.moments
+        try:
+            reader.observation(number)
+        except RecordingError:
+            return False
+        return follows
+
+    def reaches_end_of(self, session: str) -> bool:
+        """Whether the newest moment lived is the last from which something was done in that session."""
+        reader, place = self._reader(session), self.place(self.moments - 1)
+        if reader is None or place is None or place[0] != session or place[1] >= len(reader):
+            return False
+        try:
+            return not any(reader.moment(number).is_step for number in range(place[1] + 1, len(reader)))
+        except RecordingError:
+            return False
+
     def newest_session(self, life: str) -> str | None:
         """The last session of this life, whether or not this trail reaches it."""
         metas = _sessions_of(self.root, life) if self.root else []

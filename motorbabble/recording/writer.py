@@ -348,9 +348,11 @@ def _packed(seen: Observation, at: int) -> tuple[bytes, dict[str, Any]]:
     if seen.state:
         placed["state"] = state = {}
         for name, value in seen.state.items():
-            array = array_to_json(_plain(name, value))
-            if len(array["base64"]) > INLINE * 4 // 3:
-                array = {**array, **put(base64.b64decode(array.pop("base64")), "raw").to_json(), "shape": array["shape"]}
+            plain = _plain(name, value)
+            array = array_to_json(plain)
+            if plain.nbytes > INLINE:
+                place = put(base64.b64decode(array.pop("base64")), "raw")
+                array |= place.to_json()
             state[str(name)] = array
     return b"".join(parts), placed
 

@@ -188,10 +188,15 @@ def _own(seen: Observation) -> Observation:
 
 
 def continues_unbroken(later: RecordingReader | None, earlier: RecordingReader | None) -> bool:
-    """Whether the world stood still between two sessions, so that their moments follow each other."""
+    """Whether the world stood still between two sessions, in one episode, so that their moments follow each other."""
     if later is None or earlier is None or later.meta.continues is None:
         return False
-    return later.meta.continues.unbroken and later.meta.continues.session == earlier.name
+    if not later.meta.continues.unbroken or later.meta.continues.session != earlier.name:
+        return False
+    try:
+        return earlier.moment(len(earlier) - 1).episode == later.moment(0).episode
+    except RecordingError:
+        return False
 
 
 def check_same_robot(one: RecordingReader, other: RecordingReader) -> None:

@@ -1,0 +1,75 @@
+"""How many small faults the tests notice: `make mutate`. Prints the share per file; exits 1 when it is below 80 %.
+
+mutmut puts one fault at a time (another number, operator, argument, condition) into the functions of the files named in
+pyproject.toml and runs the tests that reach it. All faults would take hours, so a part of them is drawn by their names:
+the same ones on each machine, others only where the sources changed. Nothing is taken for equivalent; a survivor counts
+as one, so 100 % cannot be reached. What it needs and leaves is in mutants/, which git ignores.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+MUTANTS = Path("mutants")
+NOTICED = (1, 3, 24, -24, 36, 152, 255)  # mutmut's codes: a test failed, pytest itself did, it ran for too long
+FIRST = "motorbabble.disk.xǁDiskǁcreate__*"  # any few: the names of all are known after the first run
+
+
+def run(names: list[str], processes: int) -> None:
+    mutmut = Path(sys.executable).with_name("mutmut")
+    done = subprocess.run([mutmut, "run", "--max-children", str(processes), *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        sys.exit(done.stdout.decode(errors="replace")[-4000:] + "\nThe tests must pass before they can be measured; see above.")
+
+
+def results() -> dict[str, dict[str, int | None]]:
+    """File -> mutant -> exit code of its tests, None where it was not run."""
+    metas = sorted(MUTANTS.rglob("*.py.meta"))
+    found = {path.relative_to(MUTANTS).as_posix().removesuffix(".meta"): json.loads(path.read_text())["exit_code_by_key"] for path in metas}
+    return {file: codes for file, codes in found.items() if codes}
+
+
+def drawn(name: str, share: float) -> bool:
+    return zlib.crc32(name.encode()) < share * 2**32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--most", type=int, default=1200, help="so many faults, drawn from all files alike")
+    parser.add_argument("--file", default="", help="only files whose path holds this")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--least", type=float, default=80.0, help="per cent that have to be noticed")
+    settings, began = parser.parse_args(), time.monotonic()
+
+    shutil.rmtree(MUTANTS, ignore_errors=True)  # results of other sources or tests
+    run([FIRST], settings.processes)
+    everything = [name for file, codes in results().items() if settings.file in file for name in codes]
+    share = min(1.0, settings.most / len(everything))
+    names = {name for name in everything if drawn(name, share)}
+    print(f"{len(names)} of {len(everything)} faults; this takes most of an hour on two cores ...", flush=True)
+    run(sorted(names), settings.processes)
+
+    total, noticed = 0, 0
+    for file, codes in results().items():
+        counted = {name: code for name, code in codes.items() if name in names}
+        if counted:
+            good = sum(code in NOTICED for code in counted.values())
+            total, noticed = total + len(counted), noticed + good
+            print(f"{good / len(counted):7.1%}  {good:4d} of {len(counted):4d}  {file}")
+            for name in sorted(name for name, code in counted.items() if code not in NOTICED):
+                print(f"            {name}  {'no test' if counted[name] in (5, 33) else ''}".rstrip())
+    score = 100 * noticed / total
+    error = 100 * (noticed * (total - noticed) / total**3) ** 0.5 if share < 1 else 0.0
+    print(
+        f"{score:.1f} % of {total} faults were noticed (±{error:.1f}), in {(time.monotonic() - began) / 60:.0f} minutes; asked {settings.least:g} %"
+    )
+    sys.exit(score < settings.least)
+
+
+if __name__ == "__main__":
+    main()

@@ -200,7 +200,10 @@ def replay(folder: Path, share: float) -> Figures:
 
 def quota(folder: Path, share: float) -> Figures:
     module = beside("quota_machine")
-    return {"quota_violations": module.run_quota_operations(int(10_000 * share), seed=0)["violations"] if module else None}
+    found = module.run_quota_operations(int(10_000 * share), seed=0) if module else None
+    for violation in found["violations"][:20] if found else ():
+        say(f"  {violation}")
+    return {"quota_operations": found and found.get("operations"), "quota_violations": len(found["violations"]) if found else None}
 
 
 def checkpoint(folder: Path, share: float) -> Figures:

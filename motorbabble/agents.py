@@ -128,10 +128,11 @@ class Run:
         self._here = 0.0  # seconds of life in this process
         self._between_steps = True
         self._memory = Memory(memory, robot, learner, select, self._history, about) if memory else None
+        self._notes = self._memory.notes if self._memory else []  # still there when it is closed
         self._events = self._live()
         if self._memory:
             try:
-                self._restore(self._memory.resume())
+                self._memory.resume(self._restore)
             except BaseException:
                 self._memory.release()
                 raise
@@ -164,7 +165,7 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """Sentences a person should hear: what was resumed, what was lost, what could not be saved."""
-        return self._memory.notes if self._memory else []
+        return self._notes
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -230,10 +231,7 @@ class Run:
             "curve": self.progress.curve,
         }
 
-    def _restore(self, resumed: tuple[dict[str, Any], list[Step]] | None) -> None:
-        if resumed is None:
-            return
-        state, steps = resumed
+    def _restore(self, state: dict[str, Any], steps: list[Step]) -> None:
         self.lived.extend(steps)
         self.steps_done, self.elapsed, self._held_out = state["steps_done"], state["elapsed"], set(state["held_out"])
         self.progress.error, self.progress.copy, self.progress.skill = state["progress"]

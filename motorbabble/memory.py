@@ -97,19 +97,20 @@ class Memory:
 
     # Coming back
 
-    def resume(self) -> tuple[dict[str, Any], list[Step]] | None:
-        """Load the newest generation, if there is one: the run's own state, and the steps it still remembers.
+    def resume(self, restore: Callable[[dict[str, Any], list[Step]], None]) -> None:
+        """Load the newest generation, if there is one. `restore` is given the run's own state, and the steps it still remembers.
 
         CheckpointMismatch or CheckpointError, before a weight is touched, where it cannot be used.
         """
         loaded = self._checkpoints.load(self._identity()) if self._checkpoints else None
         if loaded is None:
-            return None
+            return
         try:
             check_weights(self.learner, loaded.tensors)
             if "training" in loaded.state:
-                return self._born_from(loaded)
-            return self._resumed(loaded)
+                self._born_from(loaded)
+            else:
+                self._resumed(loaded, restore)
         except MotorbabbleError:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -120,11 +121,11 @@ class Memory:
 
     def _born_from(self, loaded: Loaded) -> None:
         """A new life with what `babble train` learned from recordings; its own optimiser and memories begin empty."""
+        self.notes += [f"Its life begins with what {loaded.state['counters']['updates']} updates on recordings taught it.", *loaded.notes]
         load_weights(self.learner, loaded.tensors)
         self.resumed = True
-        self.notes += [f"Its life begins with what {loaded.state['counters']['updates']} updates on recordings taught it.", *loaded.notes]
 
-    def _resumed(self, loaded: Loaded) -> tuple[dict[str, Any], list[Step]]:
+    def _resumed(self, loaded: Loaded, restore: Callable[[dict[str, Any], list[Step]], None]) -> None:
         state, run = loaded.state, loaded.state["run"]
         self.resumed = True
         told, now = (about.get("settings", {}) for about in (state["about"], self.about))
@@ -139,15 +140,15 @@ class Memory:
         self._load_robot(state["robot"])
         load_counters(self.learner, state["counters"])
         load_generators(self.learner, state["generators"])
-        load_optimizer(self.learner, loaded.tensors["optimizer"])
-        load_weights(self.learner, loaded.tensors)  # last: whatever is malformed is found before a weight is touched
         self._due = (self.learner.updates, time.monotonic())
         self._tail = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
         tail = ReplayRobot(*self._tail[0], first=self._tail[1], last_frame=not self._unbroken) if self._tail[0] else None
         since = tail.left() if tail else 0
         first = f", and first learns from what was recorded after that ({since} moments)" if since else ""
         self.notes.insert(0, f"It goes on where it was saved, after {self.learner.updates} updates and {run['steps_done']} steps{first}.")
-        return run, list(reversed(steps.values()))
+        restore(run, list(reversed(steps.values())))
+        load_optimizer(self.learner, loaded.tensors["optimizer"])
+        load_weights(self.learner, loaded.tensors)  # last: whatever is malformed is found before a weight is touched
 
     def catch_up(self, first: int, stop: Flag) -> Iterator[Event]:
         """Live once more through what was recorded after the generation that was loaded; `first`: the number of the next step."""

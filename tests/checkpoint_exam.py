@@ -253,7 +253,7 @@ class Wavering:
 
     def __call__(self, situation: Situation) -> Choice:
         choice, actions = self.curious(situation), situation.action_space.candidates()
-        drawn = random.random() + float(np.random.random()) + float(torch.rand(()))  # noqa: NPY002 - the global one is meant
+        drawn = random.random() + float(np.random.random()) + float(torch.rand(()))
         return choice if drawn < 1 else Choice(actions[(int(drawn * 50) + self.done) % len(actions)], why=f"{drawn}")
 
     def observe(self, step: Step) -> None:
@@ -352,7 +352,7 @@ def parts_of(run: Run, step: Step) -> dict[str, str]:
         ),
         "learner's generator": _hash(mind.rng.bit_generator.state),
         "python's": _hash(random.getstate()),
-        "numpy's": _hash(np.random.get_state()),  # noqa: NPY002
+        "numpy's": _hash(np.random.get_state()),
         "torch's": _hash(torch.get_rng_state()),
         "replay": _hash([replay._frames, replay._led, replay._runs, replay._moments, replay.moments, replay._broken]),
         "sum": _hash([replay._sum, replay._seen]),
@@ -404,7 +404,7 @@ def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[
         resumes = bool(Checkpoints(folder / "checkpoint").generations())
         run_seed = os.getpid() if resumes else 0  # whoever goes on must not need the globals as they happen to be
         random.seed(run_seed)
-        np.random.seed(run_seed)  # noqa: NPY002
+        np.random.seed(run_seed)
         broken()
         if kill and kill.what == "saving":
             memory.Checkpoints = partial(Checkpoints, disk=KillDisk(kill.count))  # type: ignore[misc]

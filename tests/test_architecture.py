@@ -13,6 +13,7 @@ HOUSE = {
     -1: "errors",  # the cellar: floor 0 in the drawing, but the nouns beside it raise its errors
     0: "experience disk",
     1: "figures recording",
+    1.5: "exchange",  # sessions in other people's formats
     2: "robots",
     3: "models",
     4: "world_models",

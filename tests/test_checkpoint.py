@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_exam import IDENTITY, KINDS, BriefConfig, BriefMind, Kind, Wavering, corrupt, cut_power, dot, kill_saves, number_in, saved_of
+from checkpoint_exam import IDENTITY, BriefConfig, BriefMind, Kind, Wavering, corrupt, cut_power, dot, kill_saves, number_in, saved_of
 from counting import Counting, read
 from disks import ERRORS, SHORT, FaultDisk
 from kills import killed
@@ -26,7 +26,7 @@ import motorbabble
 from motorbabble import memory
 from motorbabble.agents import Run, learn
 from motorbabble.disk import Disk
-from motorbabble.errors import CheckpointError, CheckpointMismatch, ConfigurationError, MotorbabbleError, RecordingError
+from motorbabble.errors import CheckpointError, CheckpointMismatch, MotorbabbleError, RecordingError
 from motorbabble.experience import Step
 from motorbabble.learning import checkpoint as checkpoint_module
 from motorbabble.learning.checkpoint import Checkpoints, Saved, put_aside

@@ -12,8 +12,8 @@ import pytest
 from counting import Counting, write
 from test_exports import record
 
+from motorbabble.exchange.exports import export_session
 from motorbabble.experience import Choice, Observation, Step
-from motorbabble.recording.exports import export_session
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.writer import RecordingWriter
 

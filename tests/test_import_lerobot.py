@@ -11,11 +11,11 @@ from test_exports import CAMERA, record
 from test_imports import check_alignment, lived, only, write_original
 
 from motorbabble.errors import ConfigurationError, RecordingError
+from motorbabble.exchange.exports import export_session
+from motorbabble.exchange.imports import import_lerobot, import_original
 from motorbabble.experience import ActionSpace
 from motorbabble.recording import video
-from motorbabble.recording.exports import export_session
 from motorbabble.recording.format import to_png
-from motorbabble.recording.imports import import_lerobot, import_original
 from motorbabble.recording.reader import RecordingReader
 
 
@@ -60,7 +60,7 @@ def test_an_interrupted_import_goes_on(dataset, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield frame
 
-    monkeypatch.setattr("motorbabble.recording.from_lerobot.frames_of", dies)
+    monkeypatch.setattr("motorbabble.exchange.from_lerobot.frames_of", dies)
     with pytest.raises(KeyboardInterrupt):
         import_lerobot(dataset, tmp_path)
     assert [path.name for path in tmp_path.glob("*/*")] == ["dataset_episode_000000"]

@@ -228,7 +228,7 @@ class Import:
 
 def import_(asked: Import) -> None:
     """Sessions from elsewhere: of the code this project grew out of, or a LeRobotDataset."""
-    from motorbabble.recording.imports import import_lerobot, import_original
+    from motorbabble.exchange.imports import import_lerobot, import_original
 
     if not asked.folder.is_dir():
         raise RecordingError(f"there is no folder {asked.folder}; give the folder of a session or dataset")
@@ -255,7 +255,7 @@ class Export:
 
 def export(asked: Export) -> None:
     """Sessions for other programs: a LeRobotDataset, one video, an MCAP file or plain pictures."""
-    from motorbabble.recording.exports import export_session
+    from motorbabble.exchange.exports import export_session
 
     if not asked.session:
         raise ConfigurationError("babble sessions export needs a session; give names, paths, or latest")

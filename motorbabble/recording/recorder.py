@@ -32,8 +32,7 @@ class Recorder:
         disk: Disk | None = None,
     ):
         root, known = Path(root), {}
-        if root.is_dir():
-            enforce(root, quota, known=known)
+        enforce(root, quota, known=known)
         self.writer = RecordingWriter.create(
             root,
             robot_type,

@@ -1,6 +1,6 @@
 """Sessions from elsewhere, as sessions of ours: from the code this project grew out of, and from LeRobotDatasets."""
 
-from motorbabble.recording.from_lerobot import import_lerobot
-from motorbabble.recording.from_original import import_original
+from motorbabble.exchange.from_lerobot import import_lerobot
+from motorbabble.exchange.from_original import import_original
 
 __all__ = ["import_lerobot", "import_original"]

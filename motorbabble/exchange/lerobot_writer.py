@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from motorbabble.errors import RecordingError
-from motorbabble.recording.episodes import Episode, frame_rate, nominal, one_size
-from motorbabble.recording.extras import extra
+from motorbabble.exchange.episodes import Episode, frame_rate, nominal, one_size
+from motorbabble.exchange.extras import extra
+from motorbabble.exchange.video import PIXELS, VideoWriter, codec, even
 from motorbabble.recording.reader import Moment
-from motorbabble.recording.video import PIXELS, VideoWriter, codec, even
 
 CAMERA = "observation.images.front"
 TASK = "find out what its own movements do"

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from motorbabble.errors import ConfigurationError, RecordingError, SessionDamaged
+from motorbabble.exchange.aside import made_aside
+from motorbabble.exchange.extras import extra
+from motorbabble.exchange.video import frame_count, frames_of
 from motorbabble.experience import ActionSpace, Channel, Choice, Ending, Observation, Step
-from motorbabble.recording.aside import made_aside
-from motorbabble.recording.extras import extra
 from motorbabble.recording.format import check_name, decoded
 from motorbabble.recording.reader import RecordingReader
-from motorbabble.recording.video import frame_count, frames_of
 from motorbabble.recording.writer import RecordingWriter
 
 MOST_JSON = 64 * 2**20  # bytes

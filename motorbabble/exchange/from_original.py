@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from motorbabble.errors import ActionError, ConfigurationError, RecordingError, SessionDamaged
+from motorbabble.exchange.aside import made_aside
+from motorbabble.exchange.episodes import in_words
 from motorbabble.experience import Action, ActionSpace, Choice, Ending, Observation, Step
-from motorbabble.recording.aside import made_aside
-from motorbabble.recording.episodes import in_words
 from motorbabble.recording.format import check_name, decoded, new_name
 from motorbabble.recording.writer import RecordingWriter
 

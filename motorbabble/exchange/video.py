@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from motorbabble.errors import ConfigurationError, RecordingError
-from motorbabble.recording.extras import extra
+from motorbabble.exchange.extras import extra
 from motorbabble.recording.format import MOST_PIXELS
 
 _CODECS = {"libx264": {"crf": "18", "preset": "veryfast", "bf": "0"}, "libsvtav1": {"crf": "24", "preset": "10"}}

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motorbabble.errors import ConfigurationError, RecordingError
+from motorbabble.exchange.aside import check_absent, made_aside
+from motorbabble.exchange.episodes import Episode, episodes_of, frame_rate, nominal, one_size, when
+from motorbabble.exchange.extras import extra
+from motorbabble.exchange.lerobot_writer import write_dataset
+from motorbabble.exchange.video import VideoWriter
 from motorbabble.experience import Observation
-from motorbabble.recording.aside import check_absent, made_aside
-from motorbabble.recording.episodes import Episode, episodes_of, frame_rate, nominal, one_size, when
-from motorbabble.recording.extras import extra
 from motorbabble.recording.format import to_png
-from motorbabble.recording.lerobot_writer import write_dataset
 from motorbabble.recording.reader import Moment, RecordingReader
-from motorbabble.recording.video import VideoWriter
 
 Kind = Literal["lerobot", "mp4", "mcap", "png"]
 

@@ -302,13 +302,14 @@ class Kind:
 
     robot: Callable[[], RobotInterface]
     record: bool = True
+    sessions: bool = True  # whether those of earlier lives are there to be read
     capacity: int = 5000
     steps: int = 14
     save_updates: int = 7
     latent: bool = False  # the real model instead of the brief one
 
     def learn(self, folder: Path | None, steps: int | None = None) -> Run:
-        keeps = MemoryConfig(folder / "checkpoint", folder / "sessions" if self.record else None, self.record, self.save_updates) if folder else None
+        keeps = MemoryConfig(folder / "checkpoint", folder / "sessions" if self.sessions else None, self.record, self.save_updates) if folder else None
         robot, shared = self.robot(), {"steps": steps or self.steps, "memory": keeps, "max_seconds": math.inf, "capacity": self.capacity}
         if self.latent:
             return learn(robot, "latent", Wavering(), **shared, **SMALL)
@@ -329,7 +330,7 @@ def dot() -> ToroidalDotRobot:
 KINDS = {
     "dot": Kind(dot),
     "latent": Kind(dot, latent=True),
-    "not recorded": Kind(dot, record=False),
+    "not recorded": Kind(dot, sessions=False),
     "bodies": Kind(lambda: BodiesRobot(seed=3, image_size=32, episode_steps=5)),
     "slippery": Kind(lambda: Slippery(last_frames=True)),
     "forgetful": Kind(lambda: Slippery(episode_steps=6), capacity=5),
@@ -430,21 +431,30 @@ def _warm() -> None:
         pass
 
 
-def resumed(kind: Kind, kills: list[Kill], straight: dict[int, dict], folder: Path, broken: Callable[[], None] = lambda: None) -> list[str]:
-    """What differs from `straight`, the life without interruption, in one that is killed so often and then comes to its end."""
-    wrong, reached = [], -1
+def resumed(
+    kind: Kind, kills: list[Kill], straight: dict[int, dict], folder: Path, broken: Callable[[], None] = lambda: None, reached: int = -1
+) -> list[str]:
+    """What differs from `straight`, the life without interruption, in one that is killed so often and then comes to its end.
+
+    `reached`: the newest step of a life that is there already.
+    """
+    wrong = []
     for kill in (*kills, None):
         if reached == kind.steps - 1:
             break
         seen = lived(kind, folder, kill, broken)
         first, last = min(seen, default=reached + 1), max(seen, default=reached)
         if first > reached + 1 or sorted(seen) != list(range(first, last + 1)):
-            wrong.append(f"after {kills} steps {sorted(seen)} were lived, where {reached} was the newest before")
+            wrong.append(f"steps {sorted(seen)} were lived, where {reached} was the newest before, {kills}")
         reached = max(reached, last)
-        wrong += [f"{part} at step {step}, {kills}" for step, parts in seen.items() for part in PARTS if parts[part] != straight[step][part]]
+        wrong += [f"{what}, {kills}" for what in different(seen, straight)]
     if reached != kind.steps - 1:
-        wrong.append(f"it ended with step {reached}")
+        wrong.append(f"it ended with step {reached}, {kills}")
     return wrong
+
+
+def different(some: dict[int, dict], straight: dict[int, dict]) -> list[str]:
+    return [f"{part} at step {step}" for step, parts in some.items() for part in PARTS if parts[part] != straight.get(step, {}).get(part)]
 
 
 def resume_exactly(points: int, seed: int) -> dict[str, Any]:

@@ -142,8 +142,7 @@ class Memory:
         load_generators(self.learner, state["generators"])
         self._due = (self.learner.updates, time.monotonic())
         self._tail = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
-        tail = ReplayRobot(*self._tail[0], first=self._tail[1], last_frame=not self._unbroken) if self._tail[0] else None
-        since = tail.left() if tail else 0
+        since = self._replayed().left() if self._tail[0] else 0
         first = f", and first learns from what was recorded after that ({since} moments)" if since else ""
         self.notes.insert(0, f"It goes on where it was saved, after {self.learner.updates} updates and {run['steps_done']} steps{first}.")
         restore(run, list(reversed(steps.values())))
@@ -152,11 +151,10 @@ class Memory:
 
     def catch_up(self, first: int, stop: Flag) -> Iterator[Event]:
         """Live once more through what was recorded after the generation that was loaded; `first`: the number of the next step."""
-        sessions, moment = self._tail
-        if sessions and not self.trail.is_followed_by(sessions[0], moment):
-            self.history.forget()
-        if sessions:
-            tail = ReplayRobot(*sessions, first=moment, last_frame=not self._unbroken)
+        if self._tail[0]:
+            if not self.trail.is_followed_by(self._tail[0][0], self._tail[1]):
+                self.history.forget()
+            tail = self._replayed()
             for event in live(tail, Recalling(self.select, tail), self.learner, stop, first=first, history=self.history):
                 if not isinstance(event, Study) and tail.moment:
                     self.trail.add(tail.moment[0].name, tail.moment[1])
@@ -165,6 +163,11 @@ class Memory:
                 yield event
         if not self._unbroken:  # a real robot has moved on meanwhile
             self.history.forget()
+
+    def _replayed(self) -> ReplayRobot:
+        """What was recorded after the generation that was loaded."""
+        sessions, moment = self._tail
+        return ReplayRobot(*sessions, first=moment, last_frame=not self._unbroken, follows=self.trail.is_followed_by(sessions[0], moment))
 
     def _lead_along(self, event: Step | Ending) -> None:
         """Let the simulated world do what was recorded, so that it stands where the recording ends."""

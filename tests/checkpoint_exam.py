@@ -309,7 +309,9 @@ class Kind:
     latent: bool = False  # the real model instead of the brief one
 
     def learn(self, folder: Path | None, steps: int | None = None) -> Run:
-        keeps = MemoryConfig(folder / "checkpoint", folder / "sessions" if self.sessions else None, self.record, self.save_updates) if folder else None
+        keeps = (
+            MemoryConfig(folder / "checkpoint", folder / "sessions" if self.sessions else None, self.record, self.save_updates) if folder else None
+        )
         robot, shared = self.robot(), {"steps": steps or self.steps, "memory": keeps, "max_seconds": math.inf, "capacity": self.capacity}
         if self.latent:
             return learn(robot, "latent", Wavering(), **shared, **SMALL)

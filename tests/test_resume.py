@@ -173,7 +173,6 @@ def leave_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "robot": ((dot().__class__, "load_state_dict"), nothing),
         "progress": ((Run, "_restore"), no_progress),
         "trail": ((Trail, "load"), nothing),
-        "what was recorded since": ((Trail, "tail"), lambda trail, life: ([], 0)),
     }[name]
     monkeypatch.setattr(*what, how)
 
@@ -195,7 +194,6 @@ LEFT_OUT = {
     "robot": "robot",
     "progress": "progress",
     "trail": "replay",
-    "what was recorded since": "step",
 }
 
 
@@ -254,6 +252,24 @@ def life_of(robot: RobotInterface, folder: Path, steps: int | None) -> Run:
     return learn(robot, BriefMind(1), checks, steps, memory=keeps, max_seconds=math.inf, batch_size=1, holds_out=lambda observation: False)
 
 
+def counts_learned(folder: Path, body: type[RobotInterface], leave_out: str = "") -> list[int]:
+    """A last life of one step more: how many steps it has behind it, and what its memories count."""
+
+    def ends(say) -> None:
+        if leave_out == "what was recorded since":
+            Trail.tail = lambda trail, life: ([], 0)  # type: ignore[method-assign]
+        run = life_of(body(), folder, 1)
+        for _ in run:
+            pass
+        assert not [note for note in run.notes if "cannot be read" in note], run.notes
+        check_runs(run)
+        say(run.steps_done)
+        for frame in run.learner.replay._frames:
+            say(read(frame)[0])
+
+    return killed(ends).acknowledged
+
+
 def kill_again_and_again(folder: Path, body: type[RobotInterface], kills: int, seed: int) -> dict[int, int]:
     """{step: its frame's count} of every step that a life acknowledged, over so many deaths of it."""
     told: dict[int, int] = {}
@@ -276,18 +292,7 @@ def test_no_acknowledged_step_is_lost_however_often_it_is_killed(body, folder, k
     told = kill_again_and_again(folder, body, kills, seed=6)
     assert sorted(told) == list(range(len(told))) and len(told) > kills, "steps are counted on"
     recorded: dict[int, int] = {}
-
-    def ends(say) -> None:
-        run = life_of(body(), folder, 1)
-        for _ in run:
-            pass
-        assert not [note for note in run.notes if "cannot be read" in note], run.notes
-        check_runs(run)
-        say(run.steps_done)
-        for frame in run.learner.replay._frames:
-            say(read(frame)[0])
-
-    done, *learned = killed(ends).acknowledged
+    done, *learned = counts_learned(folder, body)
     assert done > max(told)
     for path in sorted((folder / "sessions").glob("session_*")):
         reader = RecordingReader(path)
@@ -308,6 +313,22 @@ def check_runs(run: Run) -> None:
             (count, _), (then, last) = read(replay._frames[i - 1]), read(replay._frames[i])
             led = replay._led[i]
             assert led is not None and then - count == last == run.action_space.decode(led)["add"]
+
+
+def test_leaving_out_what_was_recorded_since_is_noticed(folder):
+    """In a simulated world it would only be lived again."""
+
+    def lives(say) -> None:
+        for event in life_of(Real(), folder, None):
+            if isinstance(event, Step):
+                say(read(event.observation.image)[0])
+                if event.index == 13:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    told = killed(lives).acknowledged
+    shutil.copytree(folder, folder / "again", ignore=lambda place, names: {"again"} & set(names))
+    assert not set(told) <= set(counts_learned(folder / "again", Real, leave_out="what was recorded since")[1:])
+    assert set(told) <= set(counts_learned(folder, Real)[1:])
 
 
 @pytest.mark.parametrize("damage", [False, True])

@@ -143,8 +143,8 @@ def test_the_newest_steps_come_backwards_and_are_numbered(tmp_path):
 def test_a_damaged_step_keeps_its_number(tmp_path):
     folder = session(tmp_path, "a", 3)
     spoil(folder, 1)
-    found = list(walked(tmp_path, ("a", 0, 3)).newest_steps(100, 3))
-    assert [(moment, step.index) for moment, step in found] == [(2, 2), (0, 0)]
+    found = list(walked(tmp_path, ("a", 0, 3)).newest_steps(100, 13))
+    assert [(moment, step.index) for moment, step in found] == [(2, 12), (0, 10)]
 
 
 def test_steps_end_where_nothing_was_recorded(tmp_path):

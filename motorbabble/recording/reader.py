@@ -220,7 +220,8 @@ class RecordingReader:
         return self._shard(self._numbers[place])
 
     def _line(self, number: int) -> bytes:
-        line = self._home(number).lines.get(number)
+        home = self._home(number)
+        line = home.line(number, self._firsts[bisect_right(self._firsts, number) - 1])
         if line is None:
             raise self._damage(number)
         return line
@@ -256,18 +257,39 @@ class Shard:
 
     def __init__(self, folder: Path, number: int):
         self.folder, self.number = folder, number
-        self.lines: dict[int, bytes] = {}
-        self.ends: dict[int, int] = {}  # moment -> where its line ends in the file
         self.trouble: OutOfReach | None = None
+        self._written = self._all().split(b"\n")[:-1]  # what follows the last newline is torn
+
+    @cached_property
+    def lines(self) -> dict[int, bytes]:
+        """Moment -> its line, of all that are whole."""
+        return {moment: line for moment, (line, _) in self._verified_lines.items()}
+
+    @cached_property
+    def ends(self) -> dict[int, int]:
+        """Moment -> where its line ends in the file."""
+        return {moment: end for moment, (_, end) in self._verified_lines.items()}
+
+    def line(self, moment: int, first: int) -> bytes | None:
+        """The line of one moment, where `first` is the shard's first; only if it is not where it belongs are all of them looked at."""
+        place = moment - first + 1  # behind the header
+        if 0 < place < len(self._written) and number_of(line := self._written[place]) == moment and is_whole(line):
+            return line
+        return self.lines.get(moment)
+
+    @cached_property
+    def _verified_lines(self) -> dict[int, tuple[bytes, int]]:
+        found: dict[int, tuple[bytes, int]] = {}
         at = 0
-        for line in self._all().split(b"\n")[:-1]:  # what follows the last newline is torn
+        for line in self._written:
             at += len(line) + 1
             if not (whole := is_whole(line)):  # a damaged newline joins two lines; the second may be whole
                 line = line[max(line.rfind(b'{"moment":'), 0) :]
                 whole = is_whole(line)
             moment = number_of(line) if whole else None
-            if moment is not None and moment < (number + 1) * MOMENTS_PER_SHARD and moment not in self.lines:
-                self.lines[moment], self.ends[moment] = line, at
+            if moment is not None and moment < (self.number + 1) * MOMENTS_PER_SHARD and moment not in found:
+                found[moment] = line, at
+        return found
 
     def _all(self) -> bytes:
         try:

@@ -32,7 +32,8 @@ class ReplayRobot(RobotInterface):
 
     `action_filter`: keeps only transitions whose executed action it accepts, each with the frame it led to. `first`: the moment
     of the first session to begin at. `loop`: begin again for ever. `last_frame` False leaves out the frame that the last session
-    was closed with, for a life that goes on from it. `skipped` counts moments whose frame was damaged.
+    was closed with, for a life that goes on from it; `follows` says that the moment it begins at came right after what such a life
+    knows already. `skipped` counts moments whose frame was damaged.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ReplayRobot(RobotInterface):
         first: int = 0,
         loop: bool = False,
         last_frame: bool = True,
+        follows: bool = False,
     ):
         if not sessions:
             raise RecordingError("there is no session to replay; give at least one")
@@ -50,6 +52,7 @@ class ReplayRobot(RobotInterface):
         for other in self.sessions[1:]:
             check_same_robot(self.sessions[0], other)
         self._filter, self._first, self._loop, self._last_frame = action_filter, first, loop, last_frame
+        self._follows = follows
         self._way = self._stops()
         self._at: Stop | None = None
         self._kept: Observation | None = None  # what is seen there
@@ -165,11 +168,11 @@ class ReplayRobot(RobotInterface):
             yield from self._stops_of(reader, self._first if place == 0 else 0, after, ahead)
 
     def _stops_of(self, reader: RecordingReader, first: int, after: RecordingReader | None, ahead: RecordingReader | None) -> Iterator[Stop]:
-        joined = continues_unbroken(reader, after)
+        joined = continues_unbroken(reader, after) or (after is None and self._follows)
         last = len(reader) - 1
         followed = continues_unbroken(ahead, reader) or (ahead is None and not self._last_frame)
         for stretch in reader.stretches:
-            kept_before = (joined and stretch.start == 0) or stretch.start < first
+            kept_before = (joined and stretch.start == (first if after is None else 0)) or stretch.start < first
             for number in stretch:
                 if number < first:
                     continue

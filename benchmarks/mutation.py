@@ -9,6 +9,7 @@ as one, so 100 % cannot be reached. What it needs and leaves is in mutants/, whi
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -39,10 +40,10 @@ def drawn(name: str, share: float) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=1200, help="so many faults, drawn from all files alike")
     parser.add_argument("--file", default="", help="only files whose path holds this")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--least", type=float, default=80.0, help="per cent that have to be noticed")
     settings, began = parser.parse_args(), time.monotonic()
 

@@ -12,8 +12,10 @@ import os
 import random
 import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from counting import Counting
 from crashes import Model, crashes_of, scratch
-from disks import KillDisk, TraceDisk
+from disks import InterruptDisk, KillDisk, Op, TraceDisk
 from kills import Acknowledge, killed, random_instants
 from torch import nn
 
@@ -54,12 +56,9 @@ def saved_of(number: int) -> Saved:
 
 def number_in(loaded: Loaded) -> int | None:
     """Which generation this is, whole; None for a mixture."""
-    number = loaded.state["number"]
-    whole = loaded.tensors.keys() == SIZES.keys() and all(
-        torch.equal(tensors["trained/w"], torch.full((SIZES[stem],), float(number))) and tensors["n"].item() == number
-        for stem, tensors in loaded.tensors.items()
-    )
-    return number if whole and loaded.state["again"] == [number] * 20 else None
+    number = loaded.state.get("number", -1)
+    expected = saved_of(number) if type(number) is int else None
+    return number if expected and loaded.state == expected.state and _hash(loaded.tensors) == _hash(expected.tensors) else None
 
 
 # Kills
@@ -388,11 +387,23 @@ def _hash(thing: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+class InterruptMain(InterruptDisk):
+    """Ctrl+C reaches the main thread only."""
+
+    def met(self, op: Op) -> None:
+        if threading.current_thread() is threading.main_thread():
+            super().met(op)
+
+
 class Kill(NamedTuple):
-    """When a life is killed: after so many of its events, or before so many file operations of the checkpoints or of the recorder."""
+    """When a life is killed: after its event of this number, or before the file operation of this number of its saves or of its recorder.
+
+    An `interrupt` is Ctrl+C instead, in the middle of what it does.
+    """
 
     what: str  # events, saving or recording
-    count: int
+    at: int
+    interrupt: bool = False
 
 
 def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[], None] = lambda: None, steps: int | None = None) -> dict[int, dict]:
@@ -409,17 +420,19 @@ def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[
         random.seed(run_seed)
         np.random.seed(run_seed)
         broken()
+        disk = (InterruptMain if kill.interrupt else KillDisk)(kill.at) if kill else None
         if kill and kill.what == "saving":
-            memory.Checkpoints = partial(Checkpoints, disk=KillDisk(kill.count))  # type: ignore[misc]
+            memory.Checkpoints = partial(Checkpoints, disk=disk)  # type: ignore[misc]
         if kill and kill.what == "recording":
-            memory.Recorder = partial(Recorder, disk=KillDisk(kill.count))  # type: ignore[misc]
-        with told.open("a") as file:
-            run = kind.learn(folder, steps)
+            memory.Recorder = partial(Recorder, disk=disk)  # type: ignore[misc]
+        with told.open("a") as file, suppress(KeyboardInterrupt), kind.learn(folder, steps) as run:
             for number, event in enumerate(run):
                 if isinstance(event, Step):
                     file.write(json.dumps([event.index, parts_of(run, event)]) + "\n")
                     file.flush()
-                if kill and kill == ("events", number):
+                if kill and kill.what == "events" and kill.at == number:
+                    if kill.interrupt:
+                        raise KeyboardInterrupt
                     os.kill(os.getpid(), signal.SIGKILL)
 
     killed(work, seconds=120)
@@ -475,4 +488,4 @@ def resume_exactly(points: int, seed: int) -> dict[str, Any]:
 
 def _drawn(rng: random.Random, soon: bool = False) -> Kill:
     what = rng.choice(["events", "events", "saving", "recording"])
-    return Kill(what, rng.randrange(1, 8 if soon else 30 if what == "events" else 90))
+    return Kill(what, rng.randrange(1, 8 if soon else 30 if what == "events" else 90), what != "events" and rng.random() < 0.3)

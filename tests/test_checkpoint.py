@@ -99,7 +99,7 @@ class Unsealed(Checkpoints):
     def _verified(self, generation: int):
         try:
             manifest = json.loads((self.path(generation) / "manifest.json").read_bytes())
-            return {name: self._file(self.path(generation), name, None) for name in manifest["files"]}, manifest
+            return {name: self._file(self.path(generation), name, {}) for name in manifest["files"]}, manifest
         except (OSError, ValueError) as error:
             raise CheckpointError(str(error)) from None
 
@@ -287,13 +287,23 @@ def test_putting_aside_frees_the_name_and_keeps_everything(tmp_path):
 # Failing disks
 
 
+@pytest.mark.parametrize(("error", "lasting"), [("ENOSPC", True), ("EIO", False), (SHORT, False)])
+def test_a_save_that_fails_anywhere_spares_what_was_there_and_the_next_one_works(folder, error, lasting):
+    fails_everywhere(folder, error, lasting)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("lasting", [False, True])
 @pytest.mark.parametrize("error", [*ERRORS, SHORT])
-def test_a_save_that_fails_anywhere_spares_what_was_there_and_the_next_one_works(tmp_path, error, lasting):
+def test_a_save_that_fails_with_any_error(folder, error, lasting):
+    fails_everywhere(folder, error, lasting)
+
+
+def fails_everywhere(root: Path, error: str, lasting: bool) -> None:
     n, failed, said = 0, True, 0
     while failed:
         n += 1
-        folder, disk = tmp_path / str(n), FaultDisk(n, error, lasting)
+        folder, disk = root / str(n), FaultDisk(n, error, lasting)
         save(folder, 1, 2)
         with Checkpoints(folder, disk) as checkpoints:
             try:
@@ -547,9 +557,8 @@ def life(lived, tmp_path) -> Path:
 @pytest.mark.parametrize("what", HOSTILE_FILES)
 def test_a_file_of_weights_is_refused_that_holds(what, life, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("autoencoder.safetensors", "memory.safetensors"):
-        replaced(life / "c", name, HOSTILE_FILES[what](tmp_path))
-        is_refused(life)
+    replaced(life / "c", "autoencoder.safetensors", HOSTILE_FILES[what](tmp_path))
+    is_refused(life)
 
 
 def entry(name: str) -> dict:
@@ -620,17 +629,17 @@ STATE_KEYS = ["life", "trail", "counters", "generators", "selector", "robot", "h
 
 
 @pytest.mark.parametrize("key", STATE_KEYS)
-def test_a_state_of_other_kinds_is_refused_in_a_sentence_or_does_no_harm(key, lived, tmp_path):
+def test_a_state_of_other_kinds_is_refused_in_a_sentence_or_does_no_harm(key, lived, folder):
     good = json.loads(next((lived / "c").glob("gen-*/state.json")).read_bytes())
     assert sorted(good) == sorted(STATE_KEYS)
     for value in (*STRANGE, "absent"):
         bad = {**good, key: value}
         if value == "absent":
             del bad[key]
-        survives(lived, tmp_path, bad)
+        survives(lived, folder, bad)
 
 
-def test_a_state_with_anything_strange_inside_is_refused_in_a_sentence_or_does_no_harm(lived, tmp_path):
+def test_a_state_with_anything_strange_inside_is_refused_in_a_sentence_or_does_no_harm(lived, folder):
     rng = random.Random(5)
     for _ in range(60):
         bad = json.loads(next((lived / "c").glob("gen-*/state.json")).read_bytes())
@@ -641,18 +650,18 @@ def test_a_state_with_anything_strange_inside_is_refused_in_a_sentence_or_does_n
                 at[key] = rng.choice(STRANGE)
                 break
             at, depth = at[key], depth - 1
-        survives(lived, tmp_path, bad)
+        survives(lived, folder, bad)
 
 
-def survives(lived: Path, tmp_path: Path, state: dict) -> None:
+def survives(lived: Path, folder: Path, state: dict) -> None:
     """A life that is offered this state begins, or says in a sentence why not, with its weights as they were."""
-    shutil.rmtree(tmp_path / "life", ignore_errors=True)
-    shutil.copytree(lived, tmp_path / "life")
-    replaced(tmp_path / "life" / "c", "state.json", json.dumps(state).encode())
+    shutil.rmtree(folder / "life", ignore_errors=True)
+    shutil.copytree(lived, folder / "life")
+    replaced(folder / "life" / "c", "state.json", json.dumps(state).encode())
     mind = BriefMind(dot().action_space.size)
     before = weights(mind)
     try:
-        brief(tmp_path / "life", mind)._memory.release()  # type: ignore[union-attr]
+        brief(folder / "life", mind)._memory.release()  # type: ignore[union-attr]
     except MotorbabbleError as refusal:
         assert "\n" not in str(refusal) and weights(mind) == before
 
@@ -663,17 +672,17 @@ def test_a_generation_without_one_of_its_files_is_refused(stem, life):
     is_refused(life)
 
 
-def test_memories_of_other_kinds_are_refused_or_do_no_harm(lived, tmp_path):
+def test_memories_of_other_kinds_are_refused_or_do_no_harm(lived, folder):
     strange = [torch.zeros(0), torch.zeros(3, 3), torch.full((7,), 2**40), torch.tensor(5.0), torch.zeros(2, dtype=torch.bool)]
     names = ["replay/moments", "replay/runs", "replay/led", "replay/sum", "replay/seen", "history/0"]
     for name, value in [(name, value) for name in names for value in (*strange, None)]:
-        shutil.rmtree(tmp_path / "life", ignore_errors=True)
-        shutil.copytree(lived, tmp_path / "life")
-        forged(tmp_path / "life" / "c", put("memory", name, value))
+        shutil.rmtree(folder / "life", ignore_errors=True)
+        shutil.copytree(lived, folder / "life")
+        forged(folder / "life" / "c", put("memory", name, value))
         mind = BriefMind(dot().action_space.size)
         before = weights(mind)
         try:
-            brief(tmp_path / "life", mind)._memory.release()  # type: ignore[union-attr]
+            brief(folder / "life", mind)._memory.release()  # type: ignore[union-attr]
         except MotorbabbleError as refusal:
             assert "\n" not in str(refusal) and weights(mind) == before
 

@@ -90,6 +90,10 @@ def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
     names = sorted(folder.name for folder in sessions.glob("session_*"))
     again = babble("replay", *names, "--filter", "stay", folder=tmp_path)
     assert again.returncode == 0 and "It goes on where it was saved" in again.stdout, again.stderr
+    round_and_round = babble(
+        "replay", names[0], "--loop", "--patience", "1", "--name", "loop", "--learner.schedule.learning-rate", "1e-9", folder=tmp_path
+    )
+    assert round_and_round.returncode == 0 and "brought nothing more" in round_and_round.stdout, "nothing is learned at this rate, so it ends"
     other = babble("run", "toroidal_dot_latent", *SMALL[:-2], "--model.preset", "base", folder=tmp_path)
     assert other.returncode == 2 and "autoencoder.width: 128 there, 256 here" in other.stderr
     fresh = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "3", "--fresh", folder=tmp_path)

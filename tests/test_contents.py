@@ -7,14 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+from disks import TraceDisk
 from filelock import FileLock
 from quota_machine import Quick, begin, closed, crash
 
 from motorbabble.disk import Disk
 from motorbabble.errors import QuotaExceeded, RecordingError
-from motorbabble.recording import contents
+from motorbabble.recording import contents, quota
 from motorbabble.recording.contents import Contents, created_ns_of, is_held, look_into, read_small, scan, taken
 from motorbabble.recording.format import LOCK, META, PIN
+from motorbabble.recording.quota import TRASH, Pruned, enforce, prune
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.shelf import Shelf, find_session, find_sessions, shelves
 
@@ -22,7 +24,8 @@ NAMES = {"events_shard_000.jsonl", "frames_shard_000.pack", META, LOCK}
 
 
 def aged(folder: Path, seconds: float = 60.0) -> None:
-    os.utime(folder, (time.time() - seconds,) * 2)
+    when = time.time() - seconds
+    os.utime(folder, (when, when))
 
 
 def blocks(*paths: Path) -> int:
@@ -30,12 +33,13 @@ def blocks(*paths: Path) -> int:
 
 
 class Refuses(Quick):
-    """Removes and renames nothing."""
+    """Removes nothing and renames nothing."""
 
-    def remove(self, path):
+    def remove(self, path: Path) -> None:
         raise OSError(30, "read-only")
 
-    rename = remove_folder = lambda self, *paths: self.remove(paths[0])
+    def rename(self, old: Path, new: Path) -> None:
+        self.remove(old)
 
 
 # One folder
@@ -263,6 +267,18 @@ def test_the_shelf_works_with_the_disk_it_was_given(tmp_path):
     assert [removed.name for removed in Shelf(tmp_path).enforce(1).removed] == ["a"]
 
 
+def test_a_pin_and_its_end_last(tmp_path):
+    closed(tmp_path, "a")
+    disk, pin = TraceDisk(), tmp_path / "a" / (PIN + "person")
+    shelf = Shelf(tmp_path, disk)
+    shelf.pin("a", why="kept")
+    assert [op.what for op in disk.ops] == ["create", "write", "sync", "rename", "sync_folder"] and disk.ops[3].data == pin
+    assert disk.ops[4].path == tmp_path / "a" and pin.read_text() == "kept"
+    disk.ops.clear()
+    shelf.unpin("a")
+    assert [(op.what, op.path) for op in disk.ops] == [("remove", pin), ("sync_folder", tmp_path / "a")]
+
+
 def test_pinning_needs_a_folder_of_sessions(tmp_path):
     with pytest.raises(RecordingError, match=r"there are no sessions in .*nowhere; choose another folder"):
         Shelf(tmp_path / "nowhere").pin("a")
@@ -288,3 +304,46 @@ def test_all_sessions_are_found_oldest_first_and_once(tmp_path):
             find_sessions([text], tmp_path)
     with pytest.raises(RecordingError, match=r"there is no session in"):
         find_sessions(["all"], tmp_path / "nowhere")
+
+
+def test_each_session_that_stays_has_its_reason(tmp_path):
+    assert prune(tmp_path / "nowhere", 1) == Pruned((), 0, {})
+    closed(tmp_path, "a", "b", "c", "d", "gone")
+    live = begin(tmp_path, "live")
+    Shelf(tmp_path, Quick()).pin("a")
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "c" / META).write_bytes(b"spoiled")
+    (tmp_path / (TRASH + "d")).mkdir()
+    (tmp_path / (TRASH + "d") / "notes.txt").touch()
+    reasons = {
+        "a": "pinned by person",
+        "b": "holding 'notes.txt', which is not ours",
+        "c": "without readable metadata",
+        "d": "behind an unfinished removal of the same name",
+        "live": "live",
+    }
+    would = prune(tmp_path, 1, dry_run=True)
+    assert {removed.name for removed in would.removed} == {"d", "gone"}
+    done = prune(tmp_path, 1, disk=Quick())
+    assert done.kept == reasons and [removed.name for removed in done.removed] == ["gone"]
+    assert done.used == Shelf(tmp_path).usage() > 0
+    with pytest.raises(QuotaExceeded) as caught:
+        enforce(tmp_path, 1, Quick())
+    told = [f"{name} is {reasons[name]}" for name in prune(tmp_path, 1, disk=Quick()).kept]
+    assert f"({told[0]}; {told[1]}; {told[2]}; 2 more); unpin" in str(caught.value)
+    live.close()
+
+
+def test_one_enforcer_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(quota, "PATIENCE_SECONDS", 0.05)
+    with quota.only_enforcer(tmp_path), pytest.raises(RecordingError, match=rf"another process has been tidying {tmp_path} for 0 s"):
+        Shelf(tmp_path).prune(1)
+    assert Shelf(tmp_path).prune(1) == Pruned((), 0, {})
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_499, "999 kB"), (999_600, "1 MB"), (1.5e9, "1.5 GB"), (2e12, "2e+03 GB")],
+)
+def test_sizes_in_words(size, words):
+    assert quota.in_words(size) == words

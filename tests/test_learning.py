@@ -14,7 +14,7 @@ from test_latent import small
 from motorbabble.errors import ConfigurationError, FrameError
 from motorbabble.experience import Observation
 from motorbabble.learning import learner as learner_file
-from motorbabble.learning.gate import GateConfig, QualityGate
+from motorbabble.learning.gate import GateConfig, QualityGate, stale
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig, shifted
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
@@ -289,3 +289,11 @@ def test_a_model_that_names_only_its_total_learns_too():
 def test_settings_that_cannot_work_are_refused(bad):
     with pytest.raises(ConfigurationError):
         LearnerConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("skills", "rounds"),
+    [([], 0), ([0.1], 0), ([0.1, 0.2, 0.3], 0), ([0.1, 0.2, 0.2, 0.2], 2), ([0.1, 0.101, 0.102, 0.103], 1), ([-9.0, -5.0, -5.0], 1)],
+)
+def test_a_plateau_is_counted_from_the_last_real_gain(skills, rounds):
+    assert stale(skills, 0.002) == rounds

@@ -56,6 +56,8 @@ def test_a_killed_life_goes_on_to_the_bit(name, straight, folder):
         [Kill("recording", 4), Kill("recording", 6)],  # before the first step is recorded, twice
         [Kill("events", 9), Kill("events", 0), Kill("events", 0), Kill("recording", 5), Kill("events", 2)],  # again and again before the next save
         [Kill("events", 29), Kill("saving", 40)],
+        [Kill("saving", 70, interrupt=True), Kill("recording", 11, interrupt=True)],
+        [Kill("recording", 36, interrupt=True), Kill("recording", 37, interrupt=True), Kill("saving", 2, interrupt=True)],
     ],
     ids=str,
 )
@@ -159,7 +161,7 @@ def leave_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     generator, restore = name.removesuffix("'s generator"), Run._restore
     nothing = lambda *arguments, **named: None  # noqa: E731
-    what, how = {
+    (place, attribute), how = {
         "weights": ((memory, "load_weights"), keeping(old["load_weights"], lambda learner: [learner.trained])),
         "averaged weights": ((memory, "load_weights"), keeping(old["load_weights"], lambda learner: [learner.world_model])),
         "optimizer": ((memory, "load_optimizer"), nothing),
@@ -174,7 +176,7 @@ def leave_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "progress": ((Run, "_restore"), no_progress),
         "trail": ((Trail, "load"), nothing),
     }[name]
-    monkeypatch.setattr(*what, how)
+    monkeypatch.setattr(place, attribute, how)
 
 
 LEFT_OUT = {

@@ -1,7 +1,7 @@
 """demo, run, replay: a life to watch. Ctrl+C stops at the next step, the robot first; then everything is saved."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from motorbabble.agents import RobotRunner, Run, learn
 from motorbabble.analysis.card import Card
 from motorbabble.commands.flags import parse
 from motorbabble.errors import ConfigurationError
-from motorbabble.experience import Action, ActionSpace, Step
+from motorbabble.experience import Action, ActionSpace, Step, Study
 from motorbabble.learning.checkpoint import newest_in, put_aside
+from motorbabble.learning.gate import stale
 from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.state import model_from
 from motorbabble.life import live
@@ -49,7 +50,8 @@ class Replay:
     """Live through recorded sessions with the same loop, and learn from them."""
 
     filter: str = ""  # learn only from this action: its label, or channel=value; empty: from all
-    loop: bool = False  # begin again after the last session, until Ctrl+C
+    loop: bool = False  # begin again after the last session, until learning stands still or Ctrl+C
+    patience: int = 3  # rounds of a loop that bring nothing before it ends; 0: only Ctrl+C ends it
     name: str = ""  # of the checkpoint to go on with; empty: the newest of this robot type
     fresh: bool = False  # begin anew; what was saved under this name is put aside, not deleted
     preset: Literal["tiny", "base", "large"] = "tiny"  # size of a new model
@@ -59,6 +61,27 @@ class Replay:
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None: as torch finds it
     out: Path = Path("saved/cards")  # where the card goes, in a folder of its own
+
+
+class Plateau:
+    """Ends a looped replay when `patience` rounds brought no gain in skill: 1 - the model's error / copy-last's, over a round's predictions."""
+
+    def __init__(self, robot: ReplayRobot, patience: int, stop: Event):
+        self.robot, self.patience, self.stop = robot, patience, stop
+        self.skills: list[float] = []
+        self._round, self._error, self._copy = 1, 0.0, 0.0
+
+    def __call__(self, event: Any) -> None:
+        if self.robot.rounds > self._round:
+            self._round = self.robot.rounds
+            if self._copy:
+                self.skills.append(1 - self._error / self._copy)
+            self._error = self._copy = 0.0
+            if self.patience and stale(self.skills, 0.002) >= self.patience:
+                self.stop.set()
+        if isinstance(event, Study):
+            self._error += event.losses.get("fresh_error", 0.0)
+            self._copy += event.losses.get("fresh_copy_error", 0.0)
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -112,7 +135,10 @@ def replay(arguments: Sequence[str]) -> None:
         )
         folder = chosen.out / robot.robot_type / name
         moments = None if chosen.loop else run.steps_done + robot.left()
-        _watch(run, f"replay into {name}", folder, console, memory, steps=moments)
+        plateau = Plateau(robot, chosen.patience, stop)
+        _watch(run, f"replay into {name}", folder, console, memory, steps=moments, also=plateau)
+        if plateau.skills and stop.is_set() and not interrupted:
+            console.print(f"{chosen.patience} more round{'s' * (chosen.patience > 1)} brought nothing more; the skill of round {robot.rounds - 1} was {plateau.skills[-1]:.3f}.")
         if robot.skipped:
             console.print(f"{robot.skipped} moments were damaged and left out.", highlight=False)
         if interrupted:
@@ -175,9 +201,16 @@ def _act(name: str, recipe: RunnerRecipe) -> None:
 
 
 def _watch(
-    run: Run, title: str, folder: Path, console: Console, memory: MemoryConfig | None, steps: int | None, seconds: float | None = None
+    run: Run,
+    title: str,
+    folder: Path,
+    console: Console,
+    memory: MemoryConfig | None,
+    steps: int | None,
+    seconds: float | None = None,
+    also: Callable[[Any], None] = lambda event: None,
 ) -> None:
-    """Live it to its end, with a panel; what was measured goes into `folder`."""
+    """Live it to its end, with a panel; what was measured goes into `folder`. `also` hears of every event."""
     console.print(run.robot.describe(), highlight=False)
     console.print(_what_is_kept(run, memory), highlight=False)
     with (
@@ -189,6 +222,7 @@ def _watch(
         for event in run:
             tracker(event)
             terminal(event, run.progress.skill)
+            also(event)
             _say(run, console)
 
 

@@ -27,7 +27,7 @@ from motorbabble.recording import health
 from motorbabble.recording.format import check_name
 from motorbabble.recording.quota import MAX_BYTES, in_words
 from motorbabble.recording.reader import RecordingReader
-from motorbabble.recording.shelf import PERSON, SESSIONS, Entry, Shelf, find_session, shelves
+from motorbabble.recording.shelf import PERSON, SESSIONS, Entry, Shelf, find_session, find_sessions, shelves
 
 _STYLES = {"live": "bold green", "closed": "", "recovered": "", "cut short": "yellow", "unreadable": "red"}
 
@@ -247,7 +247,7 @@ def import_(asked: Import) -> None:
 class Export:
     """Sessions for other programs: a LeRobotDataset, one video, an MCAP file or plain pictures."""
 
-    session: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING  # names, ROBOT/name, folders' paths, or latest
+    session: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING  # names, ROBOT/name, paths, latest, all or ROBOT/all
     to: Literal["lerobot", "mp4", "mcap", "png"] = tyro.MISSING
     out: Path = tyro.MISSING  # the file, or the folder (lerobot, png), to make; never replaced
     sessions: Path = SESSIONS  # a folder per robot type in it
@@ -259,7 +259,7 @@ def export(asked: Export) -> None:
 
     if not asked.session:
         raise ConfigurationError("babble sessions export needs a session; give names, paths, or latest")
-    folders = [find_session(text, asked.sessions) for text in asked.session]
+    folders = find_sessions(asked.session, asked.sessions)
     made = export_session(folders, asked.out, asked.to)
     _console().print(f"Exported {len(folders)} session{'s' * (len(folders) > 1)} to {made}.")
 

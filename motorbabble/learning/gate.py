@@ -6,6 +6,7 @@ says how it ended. `nan > threshold` is False, so what is not finite never passe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from motorbabble.errors import ConfigurationError
@@ -46,3 +47,12 @@ class QualityGate:
         if self.updates >= max(self.config.max_updates, self.at_least) or seconds >= self.config.max_seconds:
             return "budget"
         return "stalled" if self.updates - self.best_at >= self.config.patience else "learning"
+
+
+def stale(skills: Sequence[float], gain: float) -> int:
+    """How many of the newest skills gained nothing worth naming over the best before them."""
+    best, at = -math.inf, -1
+    for i, skill in enumerate(skills):
+        if skill > best + gain:
+            best, at = skill, i
+    return len(skills) - 1 - at

@@ -19,6 +19,7 @@ from torch import Tensor
 from motorbabble.errors import CheckpointMismatch, ConfigurationError, Diverged
 from motorbabble.experience import Window
 from motorbabble.learning.checkpoint import Identity, Loaded, Saved, differences
+from motorbabble.learning.gate import stale
 from motorbabble.learning.learner import Learner
 from motorbabble.learning.state import (
     counters_of,
@@ -140,7 +141,7 @@ class Training:
         skills = [skill for _, skill in self.history]
         if self.config.until_skill is not None and skills and max(skills) >= self.config.until_skill:
             return "threshold"
-        if _stale(skills, self.config.least_gain) >= self.config.patience:
+        if stale(skills, self.config.least_gain) >= self.config.patience:
             return "plateau"
         return "updates" if self.learner.updates >= self.config.updates else "learning"
 
@@ -204,15 +205,6 @@ def scored(model: WorldModel, windows: Sequence[Window], background: np.ndarray)
     values = over_processes(torch.tensor(sums, dtype=torch.float32, device=model.device)).tolist()
     moved, count = values[3], values[6]
     return Score(*(value / moved if moved else math.nan for value in values[:3]), *(value / count for value in values[4:6]))
-
-
-def _stale(skills: Sequence[float], gain: float) -> int:
-    """How many of the newest skills gained nothing worth naming over the best before them."""
-    best, at = -math.inf, -1
-    for i, skill in enumerate(skills):
-        if skill > best + gain:
-            best, at = skill, i
-    return len(skills) - 1 - at
 
 
 # Checkpoints of a training

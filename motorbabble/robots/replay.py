@@ -58,7 +58,7 @@ class ReplayRobot(RobotInterface):
         self._kept: Observation | None = None  # what is seen there
         self._acted = True  # the next look goes on to the next stop
         self._stopped = False
-        self._episode, self._passed, self.skipped = -1, 0, 0
+        self._episode, self._passed, self.skipped, self.rounds = -1, 0, 0, 0
 
     @property
     def action_space(self) -> ActionSpace:
@@ -135,7 +135,7 @@ class ReplayRobot(RobotInterface):
 
     def load_state_dict(self, state: dict) -> bool:
         """Go to where another replay was. False, and to the beginning, when it was of other sessions or had come to its end."""
-        self._way, self._passed, self._at, self._kept, self._acted = self._stops(), 0, None, None, True
+        self._way, self._passed, self.rounds, self._at, self._kept, self._acted = self._stops(), 0, 0, None, None, True
         if state["ended"] or state["sessions"] != [session.name for session in self.sessions]:
             return False
         while self._passed < state["passed"]:
@@ -155,6 +155,7 @@ class ReplayRobot(RobotInterface):
     def _stops(self) -> Iterator[Stop]:
         while True:
             some = False
+            self.rounds += 1
             for stop in self._round():
                 some = some or stop.acts
                 yield stop

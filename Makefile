@@ -14,7 +14,7 @@ help:
 	@echo "make check        format, lint, types, tests: what every change must pass"
 	@echo "make bench        the measurements of speed and learning, one JSON line each"
 	@echo "make soak         the tests that take minutes"
-	@echo "make mutate       how many faults put into recordings and checkpoints the tests notice; most of an hour"
+	@echo "make mutate       how many faults put into recordings and checkpoints the tests notice; half an hour"
 	@echo "make wheel        dist/*.whl;  make wheel-check installs it alone and runs it"
 	@echo "make setup        only install;  make clean removes all that was made"
 

@@ -28,7 +28,7 @@ from motorbabble import memory
 from motorbabble.agents import Run, learn
 from motorbabble.disk import Disk
 from motorbabble.errors import CheckpointError, CheckpointMismatch, MotorbabbleError, RecordingError
-from motorbabble.experience import Step
+from motorbabble.experience import Step, Study
 from motorbabble.learning import checkpoint as checkpoint_module
 from motorbabble.learning.checkpoint import Checkpoints, Saved, put_aside
 from motorbabble.memory import MemoryConfig
@@ -523,10 +523,10 @@ def is_refused(folder: Path) -> str:
     """By load or by a life, in a sentence, within 2 s, without unpickling; answers the sentence."""
     UNPICKLED.clear()
     mind = BriefMind(dot().action_space.size)
-    before, began = weights(mind), time.monotonic()
+    before, began = weights(mind), time.process_time()  # of this process: others may keep the machine busy
     with pytest.raises(CheckpointError) as refusal:
         brief(folder, mind)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     assert not UNPICKLED and not Path("exploded").exists()
     assert weights(mind) == before
     sentence = str(refusal.value)
@@ -862,3 +862,38 @@ def test_sessions_of_starts_that_came_to_nothing_do_not_stay_pinned(tmp_path):
     ended(brief(tmp_path, steps=12))
     empty = {path.parent.name for path in (tmp_path / "s").glob("*/session_meta.json") if json.loads(path.read_bytes())["state"] == "live"}
     assert len(empty) == 3 and not empty & pins(tmp_path)
+
+
+def test_a_life_that_is_stopped_while_it_catches_up_keeps_the_pins_of_what_it_has_not_reached(tmp_path):
+    """Two sessions lie behind the only generation that is whole."""
+    for _ in range(2):
+        run = brief(tmp_path, steps=40, capacity=4)
+        for event in run:
+            if isinstance(event, Step) and not run.catching_up and event.index % 6 == 5:
+                break
+        run._memory.recorder.writer._let_go()  # type: ignore[union-attr]
+        run._memory.release()  # type: ignore[union-attr]
+        newest = Checkpoints(tmp_path / "c").generations()[0]
+        if newest:
+            flip(Checkpoints(tmp_path / "c").path(newest) / "optimizer.safetensors")
+    run = brief(tmp_path, steps=40, capacity=4)
+    for event in run:
+        assert run.catching_up
+        if isinstance(event, Step) and event.index == 2:
+            run.stop.set()
+    assert len(pins(tmp_path)) == 2 and steps_saved(tmp_path) == 3
+    again = brief(tmp_path, steps=40, capacity=4)
+    assert "first learns from what was recorded after that (9 moments)" in again.notes[0]
+    again.close()
+
+
+def test_a_look_that_was_studied_but_not_acted_on_is_lived_anew(tmp_path):
+    run, studies = brief(tmp_path, robot=Counting(), steps=30), 0
+    for event in run:
+        studies += isinstance(event, Study)
+        if studies == 9:
+            run.stop.set()
+    assert studies == 9 and len(run.learner.replay) == run.steps_done + 1
+    again = ended(brief(tmp_path, robot=Counting(), steps=30))
+    assert len(again.learner.replay) == again.steps_done == 30
+    counted(again)

@@ -7,7 +7,7 @@ from quota_machine import begin, crash
 from test_health import ONE, SECOND, SPACE, TWO, at, lived
 
 from motorbabble.errors import RecordingError, SessionDamaged
-from motorbabble.experience import Ending
+from motorbabble.experience import ActionSpace, Channel, Ending
 from motorbabble.recording import health
 from motorbabble.recording.format import LOCK, events_file, frames_file
 from motorbabble.recording.health import Health, Pause, balance, check, repair
@@ -171,3 +171,15 @@ def test_the_balance_reads_no_frame_and_passes_over_damage(tmp_path):
 
 def test_an_unknown_action_has_a_label_of_its_own():
     assert health._label({"add": 7.0}, SPACE) == "unknown {'add': 7.0}" and health._label(TWO, SPACE) == "two"
+
+
+def test_a_range_is_told_in_thirds_and_what_cannot_vary_is_not():
+    space = ActionSpace.box([Channel("left", -2, 4), Channel("still", 1, 1), Channel("turn", 0, 1)], {"left": 0, "still": 1, "turn": 0})
+
+    def told(left: float, turn: float) -> str:
+        return health._label({"left": left, "still": 1, "turn": turn}, space)
+
+    assert told(-2, 1) == "left low, turn high" and told(4, 0) == "left high, turn low"
+    assert told(-0.01, 0.34) == "left low, turn middle" and told(0.01, 0.33) == "left middle, turn low"
+    assert told(1.99, 0.66) == "left middle, turn middle" and told(2.01, 0.67) == "left high, turn high"
+    assert told(5, 0).startswith("unknown {'left': 5")

@@ -8,8 +8,9 @@ from disks import TraceDisk
 from durability import NAME, SPACE, Stepped, event_of, recorded, same, short_shards
 
 from motorbabble.disk import Disk
-from motorbabble.errors import RecordingError
+from motorbabble.errors import RecordingError, SessionDamaged
 from motorbabble.experience import Ending, Step
+from motorbabble.recording import reader as reading
 from motorbabble.recording.format import META, SessionMeta, events_file, frames_file
 from motorbabble.recording.reader import OutOfReach, RecordingReader, Shard, meta_of
 from motorbabble.recording.recovery import recover
@@ -184,6 +185,16 @@ def test_a_window_is_frames_and_what_led_from_each_to_the_next(folder, length):
     assert window.actions.ravel().tolist() == [1.0 if (1 + place) % 2 else -1.0 for place in range(length - 1)], "two is 1, one is -1"
 
 
+def test_a_moment_is_read_without_its_neighbours_lines(folder, monkeypatch):
+    session = cut_short(folder, moments=12)
+    reader, looked = RecordingReader(session), []
+    real = reading.is_whole
+    monkeypatch.setattr(reading, "is_whole", lambda line: looked.append(line) or real(line))
+    for number in (1, 0, 3, 6, 4, 7):
+        assert reader.moment(number).moment == number and same(reader.event(number), event_of(number))
+    assert len(looked) == 12, "its own line, for the moment and for the event"
+
+
 @pytest.mark.parametrize("number", [-1, 2, 10**9])
 def test_a_moment_that_never_was_is_not_the_first_nor_the_last(folder, number):
     reader = recorded(folder, event_of(0), event_of(1))
@@ -219,3 +230,11 @@ def test_an_error_without_a_file_names_the_session(folder):
     with pytest.raises(RecordingError):
         writer.close()
     assert told == [1] and len(RecordingReader(folder / NAME)) == 1
+
+
+def test_an_empty_session_has_no_moment_but_has_lost_none(folder):
+    reader = recorded(folder)
+    for number in (0, -1):
+        with pytest.raises(RecordingError, match=rf"has no moment {number}; it holds 0") as caught:
+            reader.moment(number)
+        assert not isinstance(caught.value, SessionDamaged)

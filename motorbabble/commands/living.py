@@ -138,7 +138,8 @@ def replay(arguments: Sequence[str]) -> None:
         plateau = Plateau(robot, chosen.patience, stop)
         _watch(run, f"replay into {name}", folder, console, memory, steps=moments, also=plateau)
         if plateau.skills and stop.is_set() and not interrupted:
-            console.print(f"{chosen.patience} more round{'s' * (chosen.patience > 1)} brought nothing more; the skill of round {robot.rounds - 1} was {plateau.skills[-1]:.3f}.")
+            rounds = "a further round" if chosen.patience == 1 else f"{chosen.patience} further rounds"
+            console.print(f"Learning stands still: {rounds} brought nothing more; the skill is {plateau.skills[-1]:.3f}.", highlight=False)
         if robot.skipped:
             console.print(f"{robot.skipped} moments were damaged and left out.", highlight=False)
         if interrupted:

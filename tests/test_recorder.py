@@ -2,14 +2,16 @@
 
 import errno
 
+import numpy as np
 import pytest
 from counting import Counting
 from disks import FaultDisk
 from durability import Stoppable, event_of, same
 
-from motorbabble.errors import ConfigurationError, QuotaExceeded, RecordingError
-from motorbabble.experience import Ending, Study
+from motorbabble.errors import ConfigurationError, FrameError, QuotaExceeded, RecordingError
+from motorbabble.experience import Ending, Observation, Study
 from motorbabble.life import live
+from motorbabble.recording import writer as writing
 from motorbabble.recording.format import PIN, Continues
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.recorder import Recorder
@@ -116,3 +118,14 @@ def test_without_a_quota_ten_gigabytes_are_kept(folder):
     filled(folder, "a", "b", moments=2)
     begun(folder, "c").close()
     assert Shelf(folder).names() == ["a", "b", "c"]
+
+
+def test_a_frame_larger_than_is_read_back_is_refused_and_recording_goes_on(folder, monkeypatch):
+    monkeypatch.setattr(writing, "MOST_PIXELS", 64)
+    with begun(folder, "a") as recorder:
+        recorder(event_of(0))  # 8 x 8
+        with pytest.raises(FrameError, match=r"\(8, 9, 3\), more than the 64 pixels"):
+            recorder(Ending(Observation(np.zeros((8, 9, 3), np.uint8))))
+        recorder(event_of(1))
+    reader = RecordingReader(folder / "a")
+    assert len(reader) == 2 and reader.damaged() == [] and same(reader.event(1), event_of(1))

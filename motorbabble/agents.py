@@ -1,9 +1,10 @@
 """Whole robots with a mind, ready to run: `learn`, and the mission's constructors. Each is a few lines over `live`."""
 
+import math
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -30,6 +31,8 @@ SELECTORS: dict[str, Callable[[int], Selector]] = {
     "least_tried": LeastTriedSelector,
 }
 
+CURVE_POINTS = 4000
+PATIENCE = 5.0  # seconds a step that was begun may take after the time is up
 HELD_OUT_STRETCH, HELD_OUT_EVERY = 12, 8  # steps in a stretch; one stretch in so many is kept for the exam
 
 
@@ -124,6 +127,7 @@ class Run:
         self.progress = Progress()
         self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting; not what the caller does in between
         self.until = steps  # the number of the step that ends it
+        self._asks_anew = False  # for as many steps again, behind whatever is caught up with first
         self.catching_up = False  # learning again from what was recorded after the last save; the robot is at rest
         self._here = 0.0  # seconds of life in this process
         self._between_steps = True
@@ -162,6 +166,10 @@ class Run:
         """Whether it goes on from an earlier life."""
         return self._memory is not None and self._memory.resumed
 
+    def has_learned_from(self, sessions: Iterable[str]) -> bool:
+        """Whether this life, or the training it began from, was taught by one of these sessions."""
+        return self._memory is not None and not self._memory.taught_by().isdisjoint(sessions)
+
     @property
     def notes(self) -> list[str]:
         """Sentences a person should hear: what was resumed, what was lost, what could not be saved."""
@@ -170,7 +178,11 @@ class Run:
     def __iter__(self) -> Iterator[Event]:
         while True:
             began, self._between_steps = time.monotonic(), False
-            event = next(self._events, None)
+            try:
+                event = next(self._events, None)
+            except BaseException:
+                self.close()
+                raise
             lasted = time.monotonic() - began
             self.elapsed, self._here = self.elapsed + lasted, self._here + lasted
             if event is None:
@@ -187,9 +199,11 @@ class Run:
             if self._memory and not self.catching_up:
                 self._memory.keep(event, self.state_dict)
             self._between_steps = True  # only now: what could not be written down was not lived to its end
-            if self.seconds is not None and self._here >= self.seconds:
-                self.stop.set()
             yield event
+            late = self._here - (math.inf if self.seconds is None else self.seconds)
+            if late >= (0 if isinstance(event, Step) else PATIENCE):  # the caller's flag stays as it is: an exam may follow
+                self.close()
+                return
 
     def _live(self) -> Iterator[Event]:
         if self._memory:
@@ -198,6 +212,8 @@ class Run:
             self.catching_up = False
             if self.stop.is_set():
                 return
+            if self._asks_anew and self.steps is not None:
+                self.until = self.steps_done + self.steps
             self._memory.begin(self.state_dict())
         yield from live(self.robot, self.select, self.learner, self.stop, steps=self.until, first=self.steps_done, history=self._history)
 
@@ -226,21 +242,19 @@ class Run:
             "steps": self.steps,
             "until": self.until,
             "elapsed": self.elapsed,
-            "held_out": sorted(self._held_out),
-            "progress": [self.progress.error, self.progress.copy, self.progress.skill],
-            "curve": self.progress.curve,
+            "held_out": sorted(index for index in self._held_out if self.lived and index >= self.lived[0].index),
+            "progress": self.progress.state_dict(),
         }
 
     def _restore(self, state: dict[str, Any], steps: list[Step]) -> None:
         self.lived.extend(steps)
         self.steps_done, self.elapsed, self._held_out = state["steps_done"], state["elapsed"], set(state["held_out"])
-        self.progress.error, self.progress.copy, self.progress.skill = state["progress"]
-        self.progress.curve = [(seconds, step, skill) for seconds, step, skill in state["curve"]]
+        self.progress.load_state_dict(state["progress"])
         if isinstance(self.learner.holds_out, HeldOutStretches):
             self.learner.holds_out.looks = self.learner.replay.moments
         unfinished = state["until"] is not None and state["steps"] == self.steps and self.steps_done < state["until"]
         if self.steps is not None:  # the same command again finishes what it began; after that, it asks for as much again
-            self.until = state["until"] if unfinished else self.steps_done + self.steps
+            self.until, self._asks_anew = (state["until"], False) if unfinished else (self.steps_done + self.steps, True)
 
     def card(self, test: Sequence[Step] | None = None, name: str = "") -> Card:
         """How well it understands, on `test` steps, or on the moments of its own life that it never learned from."""
@@ -275,6 +289,7 @@ class Progress:
 
     def __init__(self):
         self.error, self.copy, self.skill = 0.0, 0.0, 0.0
+        self._passed, self._stride = 0, 1
         self.curve: list[tuple[float, int, float]] = []  # seconds of life, robot steps, skill
 
     def add(self, study: Study, steps: int, seconds: float) -> None:
@@ -283,7 +298,17 @@ class Progress:
             self.error = 0.95 * self.error + study.losses["fresh_error"]
             self.copy = 0.95 * self.copy + copy
             self.skill = 1 - self.error / self.copy
-        self.curve.append((seconds, steps, self.skill))
+        self._passed += 1
+        if self._passed % self._stride == 0:
+            self.curve.append((seconds, steps, self.skill))
+        if len(self.curve) > CURVE_POINTS:  # a long life has a coarser curve
+            self.curve, self._stride = self.curve[1::2], 2 * self._stride
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update({**state, "curve": [(seconds, step, skill) for seconds, step, skill in state["curve"]]})
 
 
 class RobotRunner:
@@ -349,6 +374,16 @@ class AutoencoderLatentPredictorWorldModel:
     @property
     def world_model(self) -> WorldModel:
         return self.life.world_model
+
+    def close(self) -> None:
+        """Save and close the session; after that it lives no further."""
+        self.life.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
 
     def main_loop(self, max_steps: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
         """Look, learn, choose, act; until `max_steps`, the end of a recording, or Ctrl+C. Called again, life goes on."""

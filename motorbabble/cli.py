@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if debug:
             raise
-        print(f"babble: {error.strerror or error}: {error.filename}; choose a folder that can be written with --out", file=sys.stderr)
+        print(f"babble: {error.strerror or error}: {error.filename}; choose a folder that can be written (babble COMMAND --help)", file=sys.stderr)
         raise SystemExit(1) from None
     except MotorbabbleError as error:
         if debug:

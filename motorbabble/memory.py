@@ -21,7 +21,7 @@ import torch
 
 from motorbabble.errors import CheckpointError, ConfigurationError, MotorbabbleError, RecordingError
 from motorbabble.experience import Choice, Ending, Event, Observation, Selector, Situation, Step, Study
-from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded, Saved, differences
+from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded, Saved, differences, kept_copy
 from motorbabble.learning.state import (
     architecture_of,
     check_weights,
@@ -86,6 +86,8 @@ class Memory:
         self.recorder: Recorder | None = None
         self.resumed = False
         self._tail: tuple[list[RecordingReader], int] = ([], 0)  # what was recorded after the generation that was loaded
+        self._unlearned: list[str] = []  # sessions of that tail
+        self._taught: list[str] = []  # sessions of the training this life began from
         self._simulated = hasattr(robot, "state_dict") and hasattr(robot, "load_state_dict")
         self._unbroken = False  # the world stands where the last recorded moment left it
         self._pngs: dict[int, bytes] = {}  # frames that no session holds
@@ -120,8 +122,16 @@ class Memory:
             ) from error
 
     def _born_from(self, loaded: Loaded) -> None:
-        """A new life with what `babble train` learned from recordings; its own optimiser and memories begin empty."""
-        self.notes += [f"Its life begins with what {loaded.state['counters']['updates']} updates on recordings taught it.", *loaded.notes]
+        """A new life with what `babble train` learned from recordings; its own optimiser and memories begin empty.
+
+        A copy of the training is kept, since what this life saves takes the place of its generations.
+        """
+        assert self._checkpoints
+        aside = kept_copy(self._checkpoints.folder)
+        self._taught = sorted({name for name, _ in loaded.state["training"]["sources"]})
+        updates = loaded.state["counters"]["updates"]
+        self.notes += [f"Its life begins with what {updates} updates on recordings taught it; the training itself is kept in {aside}."]
+        self.notes += loaded.notes
         load_weights(self.learner, loaded.tensors)
         self.resumed = True
 
@@ -131,7 +141,7 @@ class Memory:
         told, now = (about.get("settings", {}) for about in (state["about"], self.about))
         self.notes += loaded.notes
         self.notes += [f"From now on {key.replace(' there', ' before').replace(' here', ' now')}." for key in differences(told, now)]
-        self.life, self._remembered = state["life"], state["remembered"]
+        self.life, self._remembered, self._taught = state["life"], state["remembered"], state["taught"]
         self.trail.load(state["trail"])
         steps = dict(self.trail.newest_steps(self.learner.config.replay.capacity, run["steps_done"]))
         self._load_replay(loaded.tensors["memory"], steps)
@@ -141,7 +151,10 @@ class Memory:
         load_counters(self.learner, state["counters"])
         load_generators(self.learner, state["generators"])
         self._due = (self.learner.updates, time.monotonic())
-        self._tail = ([], 0) if isinstance(self.robot, ReplayRobot) else self.trail.tail(self.life)
+        self._tail = self.trail.tail(self.life)
+        self._unlearned = [reader.name for reader in self._tail[0]]
+        if isinstance(self.robot, ReplayRobot):
+            self._tail = ([], 0)  # left for the next life with the robot itself
         since = self._replayed().left() if self._tail[0] else 0
         first = f", and first learns from what was recorded after that ({since} moments)" if since else ""
         self.notes.insert(0, f"It goes on where it was saved, after {self.learner.updates} updates and {run['steps_done']} steps{first}.")
@@ -161,6 +174,8 @@ class Memory:
                 if not isinstance(event, Study) and self._unbroken:
                     self._lead_along(event)
                 yield event
+            if tail.skipped:
+                self.notes.append(f"{tail.skipped} moments that were recorded since then are damaged, and were left out.")
         if not self._unbroken:  # a real robot has moved on meanwhile
             self.history.forget()
 
@@ -212,7 +227,8 @@ class Memory:
 
     def begin(self, run_state: dict[str, Any]) -> None:
         """Save, and begin a session: from now on every step is recorded."""
-        self._tail = ([], 0)
+        if not isinstance(self.robot, ReplayRobot):
+            self._tail, self._unlearned = ([], 0), []
         before = self.trail.newest_session(self.life) if self._checkpoints else None
         self.save(run_state)
         if not self.config.record or self.config.session_dir is None or isinstance(self.robot, ReplayRobot):
@@ -224,10 +240,10 @@ class Memory:
             stop=self.robot.stop,
             quota=self.config.quota_bytes,
             continues=Continues(before, run_state["steps_done"], self._unbroken and self.trail.reaches_end_of(before)) if before else None,
-            about={"life": self.life, "moment": self.trail.moments if self._unbroken else None, **self.about},
+            about={**self.about, "life": self.life, "moment": self.trail.moments if self._unbroken else None},
         )
         if self._checkpoints:
-            Shelf(self.config.session_dir).pin(self.recorder.session, self._owner, str(self._checkpoints.folder))
+            self._pin([self.recorder.session])
 
     def keep(self, event: Event, run_state: Callable[[], dict[str, Any]]) -> None:
         """Write a step down before anybody hears of it; now and then save everything else.
@@ -268,8 +284,10 @@ class Memory:
             "history": history,
             "run": run_state,
             "remembered": self.trail.sessions(since=min(self.learner.replay.references(before)["moments"], default=before)),
+            "taught": self._taught,
             "about": self.about,
         }
+        self._pin(state["remembered"])
         memory = replay_of(self.learner, before) | self._embedded(before) | frames
         tensors = {**weights_of(self.learner), "optimizer": optimizer_of(self.learner), "memory": memory}
         self._checkpoints.save(self.learner.updates, Saved(self._identity(), tensors, state))
@@ -288,9 +306,12 @@ class Memory:
         return {"frames": together, "frame_ends": torch.from_numpy(ends), "frame_moments": torch.tensor(list(wanted))}
 
     def close(self, run_state: dict[str, Any] | None) -> None:
-        """Save (unless `run_state` is None: something broke off in the middle of a step), close the session, let go of the lock."""
+        """Save, unless something broke off (`run_state` is None) or a step was only begun; close the session, let go of the lock."""
         try:
-            if run_state is not None:
+            in_a_step = self.learner.replay.moments > self.trail.moments
+            recorded = self.recorder is not None or self._tail[0] or isinstance(self.robot, ReplayRobot)
+            # In the middle of a step the save before and the session say it exactly; where nothing was recorded, this comes nearest.
+            if run_state is not None and not (in_a_step and recorded):
                 self.save(run_state)  # before the last look, which some worlds change by
         finally:
             try:
@@ -310,9 +331,25 @@ class Memory:
     def _owner(self) -> str:
         return f"checkpoint-{self.life}"
 
+    def taught_by(self) -> set[str]:
+        """Every session this life has learned from."""
+        return {*self.trail.sessions(), *self._taught}
+
+    def _pin(self, sessions: list[str]) -> None:
+        """Before a generation refers to them; those that lie elsewhere, or are gone, are not ours to keep."""
+        assert self._checkpoints
+        for session in sessions:
+            folder = self.config.session_dir / session if self.config.session_dir else None
+            if folder is None or not folder.is_dir() or (folder / f"{PIN}{self._owner}").exists():
+                continue
+            try:
+                Shelf(folder.parent).pin(session, self._owner, str(self._checkpoints.folder))
+            except OSError as error:
+                raise RecordingError(f"session {session} could not be pinned: {error.strerror or error}; free the disk, then go on") from error
+
     def _unpin(self, remembered: list[str]) -> None:
         """Sessions that neither this generation nor its backup refers to belong to the quota again; so do those of starts that came to nothing."""
-        kept = {*remembered, *self._remembered, *(reader.name for reader in self._tail[0])}
+        kept = {*remembered, *self._remembered, *self._unlearned}
         if self.recorder:
             kept.add(self.recorder.session)  # what is recorded after this generation
         if self.config.session_dir:

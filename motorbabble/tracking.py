@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -43,11 +44,12 @@ class JsonlTracker:
         self.log_interval = log_interval
         self._file: TextIO = self.path.open("a" if goes_on else "w", encoding="utf-8")
         self._step = 0
+        self._known = _last_update(self.path) if goes_on else 0  # what is learned again was logged already
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Step):
             self._step = event.index + 1
-        elif isinstance(event, Study) and (event.update % self.log_interval == 0 or event.gate == "diverged"):
+        elif isinstance(event, Study) and event.update > self._known and (event.update % self.log_interval == 0 or event.gate == "diverged"):
             values = {"step": self._step, **metrics_of(event)}
             finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
             self._file.write(json.dumps(finite, allow_nan=False) + "\n")
@@ -58,6 +60,15 @@ class JsonlTracker:
 
     def __exit__(self, *exc_info) -> None:
         self._file.close()
+
+
+def _last_update(path: Path) -> int:
+    """The newest update in a file of metrics; 0 when there is none. A torn last line does not count."""
+    newest = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            newest = max(newest, json.loads(line)["training_step"])
+    return newest
 
 
 class Terminal:

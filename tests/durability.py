@@ -118,6 +118,11 @@ class Stepped(RecordingWriter):
     def _keep_synced(self, seconds: float) -> None:
         pass
 
+    def _turn(self) -> None:
+        super()._turn()
+        if self._tidying.ident is not None:
+            self._tidying.join()
+
 
 def recorded(folder: Path, *events: Step | Ending, name: str = NAME, **settings: Any) -> RecordingReader:
     """A closed session of these events."""

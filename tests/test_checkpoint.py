@@ -28,7 +28,7 @@ from motorbabble import memory
 from motorbabble.agents import Run, learn
 from motorbabble.disk import Disk
 from motorbabble.errors import CheckpointError, CheckpointMismatch, MotorbabbleError, RecordingError
-from motorbabble.experience import Step, Study
+from motorbabble.experience import Step
 from motorbabble.learning import checkpoint as checkpoint_module
 from motorbabble.learning.checkpoint import Checkpoints, Saved, put_aside
 from motorbabble.memory import MemoryConfig
@@ -885,15 +885,3 @@ def test_a_life_that_is_stopped_while_it_catches_up_keeps_the_pins_of_what_it_ha
     again = brief(tmp_path, steps=40, capacity=4)
     assert "first learns from what was recorded after that (9 moments)" in again.notes[0]
     again.close()
-
-
-def test_a_look_that_was_studied_but_not_acted_on_is_lived_anew(tmp_path):
-    run, studies = brief(tmp_path, robot=Counting(), steps=30), 0
-    for event in run:
-        studies += isinstance(event, Study)
-        if studies == 9:
-            run.stop.set()
-    assert studies == 9 and len(run.learner.replay) == run.steps_done + 1
-    again = ended(brief(tmp_path, robot=Counting(), steps=30))
-    assert len(again.learner.replay) == again.steps_done == 30
-    counted(again)

@@ -100,6 +100,11 @@ def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
     assert fresh.returncode == 0 and "is now" in fresh.stdout and "It starts from random weights" in fresh.stdout
 
 
+def test_a_life_that_ends_by_the_clock_is_examined_all_the_same(tmp_path):
+    done = babble("run", "toroidal_dot_latent", *SMALL, "--seconds", "3", "--no-record", folder=tmp_path)
+    assert done.returncode == 0 and "card.html" in done.stdout.replace("\n", ""), done.stderr
+
+
 def test_recipes_and_robots_are_listed():
     assert "bodies_latent" in babble("recipes").stdout
     assert "stay, move" in babble("robots").stdout
@@ -119,7 +124,7 @@ def test_recipes_and_robots_are_listed():
         (["run", "toroidal_dot_runner", "--robot.dot-radius", "-1"], 2, "radius"),
         (["run", "toroidal_dot_runner", "--steps", "-3"], 2, "steps is -3"),
         (["run", "toroidal_dot_latent", "--exam-steps", "0"], 2, "exam_steps is 0"),
-        (["run", "toroidal_dot_latent", "--out", "/dev/null/cards"], 1, "--out"),
+        (["run", "toroidal_dot_latent", "--out", "/dev/null/cards"], 1, "choose a folder that can be written"),
         (["robots", "fly"], 2, "babble robots list"),
         (["replay"], 2, "no session was named"),
         (["replay", "nothing_of_this_name"], 1, "no session"),

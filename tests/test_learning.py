@@ -293,7 +293,7 @@ def test_settings_that_cannot_work_are_refused(bad):
 
 @pytest.mark.parametrize(
     ("skills", "rounds"),
-    [([], 0), ([0.1], 0), ([0.1, 0.2, 0.3], 0), ([0.1, 0.2, 0.2, 0.2], 2), ([0.1, 0.101, 0.102, 0.103], 1), ([-9.0, -5.0, -5.0], 1)],
+    [([], 0), ([0.1], 0), ([0.1, 0.2, 0.3], 0), ([0.1, 0.2, 0.2, 0.2], 2), ([0.1, 0.101, 0.1015], 2), ([-9.0, -5.0, -5.0], 1)],
 )
 def test_a_plateau_is_counted_from_the_last_real_gain(skills, rounds):
     assert stale(skills, 0.002) == rounds

@@ -84,20 +84,25 @@ def test_the_robot_is_stopped_before_the_error_travels(folder):
     assert robot.stops == 1 and len(RecordingReader(folder / "a")) == 1
 
 
-def test_old_sessions_make_room_before_the_first_step(folder):
+@pytest.fixture
+def stepped(monkeypatch):
+    """Syncs and tidies when told."""
+    monkeypatch.setattr(writing.RecordingWriter, "_keep_synced", lambda self, seconds: None)
+
+
+def test_old_sessions_make_room_before_the_first_step(folder, stepped):
     one = filled(folder, "a", "b", "c")
     recorder = begun(folder, "d", quota=2.5 * one)
     assert Shelf(folder).names() == ["b", "c", "d"]
     recorder.close()
 
 
-def test_old_sessions_make_room_while_it_is_recorded(folder):
+def test_old_sessions_make_room_while_it_is_recorded(folder, stepped):
     one = filled(folder, "a", "b")
     recorder = begun(folder, "c", quota=2.5 * one)
     for number in range(30):
         recorder(event_of(number))
     assert Shelf(folder).names() == ["a", "b", "c"]
-    recorder.writer._untidied = 2**40  # as after 16 MB more
     recorder.writer._turn()
     assert Shelf(folder).names() == ["b", "c"]
     recorder.close()

@@ -1,5 +1,6 @@
 """A recording wears the face of a robot: the same loop lives through it again, and nothing is ever misaligned."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -288,3 +289,47 @@ def test_frames_keep_rising(tmp_path):
     robot = ReplayRobot(recorded(tmp_path, steps=20))
     seen = [event.observation for event in replayed(robot)]
     assert all(a.sequence <= b.sequence for a, b in itertools.pairwise(seen))
+
+
+def test_the_last_frame_of_an_episode_is_recorded_whoever_drives(tmp_path):
+    class Ends(Counting):
+        """Every fourth action ends the episode, with a frame from which nothing can be done."""
+
+        over = False
+
+        def get_observation(self):
+            seen = super().get_observation()
+            if self.steps and self.steps % 4 == 0 and not self.over:
+                self.over = True
+                return dataclasses.replace(seen, ends=True)
+            if self.over:
+                self.over, self.episode, self.steps = False, self.episode + 1, 0
+                seen = super().get_observation()
+            return seen
+
+    with RecordingRobot(Ends(), tmp_path) as robot:
+        events = list(live(robot, RandomSelector(0), steps=10))
+    reader = RecordingReader(robot.session)
+    kinds = [isinstance(event, Step) for event in events]
+    assert kinds.count(False) == 2
+    assert [reader.moment(i).is_step for i in range(len(kinds))] == kinds
+
+
+def test_a_robot_that_is_slow_to_see_is_asked_again_when_it_is_recorded(tmp_path):
+    class Slow(Counting):
+        asked = 0
+
+        def get_observation(self):
+            self.asked += 1
+            return None if self.asked % 2 else super().get_observation()
+
+    with RecordingRobot(Slow(), tmp_path) as robot:
+        assert len([event for event in live(robot, RandomSelector(0), steps=5)]) == 5
+    assert len(RecordingReader(robot.session)) == 6
+
+
+def test_another_filter_begins_anew(tmp_path):
+    folder = recorded(tmp_path, steps=40)
+    robot = ReplayRobot(folder)
+    replayed(robot, steps=7)
+    assert not ReplayRobot(folder, action_filter=lambda action: dict(action) == TWO).load_state_dict(robot.state_dict())

@@ -22,8 +22,8 @@ class Where:
 
 def checkpoints(arguments: Sequence[str]) -> None:
     word, *rest = [*arguments, ""]
-    names = [name for name in rest if name and not name.startswith("-")] if word == "show" else []
-    flags = [flag for flag in arguments[1:] if flag not in names]
+    first = next((i for i, text in enumerate(rest) if text.startswith("-")), len(rest))
+    names, flags = [text for text in rest[:first] if text], [text for text in rest[first:] if text]
     if word == "list":
         _list(parse(Where(), flags, "babble checkpoints list").checkpoints)
     elif word == "show":

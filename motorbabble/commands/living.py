@@ -135,6 +135,7 @@ def replay(arguments: Sequence[str]) -> None:
         )
         folder = chosen.out / robot.robot_type / name
         moments = None if chosen.loop else run.steps_done + robot.left()
+        known = chosen.loop or run.has_learned_from(session.name for session in robot.sessions)
         plateau = Plateau(robot, chosen.patience, stop)
         _watch(run, f"replay into {name}", folder, console, memory, steps=moments, also=plateau)
         if plateau.skills and stop.is_set() and not interrupted:
@@ -144,6 +145,9 @@ def replay(arguments: Sequence[str]) -> None:
             console.print(f"{robot.skipped} moments were damaged and left out.", highlight=False)
         if interrupted:
             _rest(run, memory, console, interrupted[0])
+        if known:
+            console.print("There is no card: it had learned from these moments before, so nothing was held out; replay other sessions for one.")
+            return
         try:
             card = run.card(name=name)
         except ConfigurationError as few:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from motorbabble.commands.together import interrupts, is_one_of_several, joined, launch
 from motorbabble.errors import ConfigurationError
+from motorbabble.recording.format import check_name
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], Train]:
         raise ConfigurationError("babble train needs a session; give names, paths, latest, or all, before any flag")
     if settings.devices < 1 or settings.steps < 1 or settings.seed < 0:
         raise ConfigurationError(f"{settings.devices} devices, {settings.steps} steps and seed {settings.seed} cannot work; give positive numbers")
+    check_name(settings.name)
     if settings.batch_size % settings.devices:
         raise ConfigurationError(f"a batch of {settings.batch_size} windows cannot be shared evenly by {settings.devices} devices; give a multiple")
     return list(arguments[:count]), settings
@@ -94,6 +96,7 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     first = this_process()[0] == 0
     console = Console(quiet=not first, highlight=False)
     windows, validation, said = _windows(names, settings)
+    held_names = sorted({part.reader.name for part in validation.parts})
     console.print(f"{said}.")
     torch.manual_seed(settings.seed)
     preset = PRESETS[settings.preset]
@@ -101,7 +104,7 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     model = LatentWorldModel(windows.image_shape, windows.action_space.size, config).to(device)
     learner = Learner(model, _learner_config(settings), settings.seed)
     held_out = validation.spread(settings.validation_windows)
-    training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop)
+    training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop, held_names)
     console.print(f"{len(windows)} windows of {windows.length} frames to learn from, {len(held_out)} to be tested on.")
     with _checkpoints(settings, windows, console, training) as save:
         _watch(training, settings, console, save)
@@ -122,9 +125,19 @@ def _windows(names: Sequence[str], settings: Train) -> "tuple[SessionWindows, Se
 
     length = PRESETS[settings.preset].prediction_history_size + 1
     readers = [RecordingReader(folder) for folder in find_sessions(names, settings.sessions)]
-    learned, held, said = hold_out(readers, length)
+    before = {} if settings.fresh else _before(settings.checkpoints / readers[0].robot_type / settings.name)
+    learned, held, said = hold_out(readers, length, **before)
     SessionWindows([*learned, *held], length)  # refuses what does not fit together
     return SessionWindows(learned, length, settings.seed, settings.memory_mb), SessionWindows(held, length, memory_mb=0), said
+
+
+def _before(folder: Path) -> dict[str, list[str]]:
+    """Names of the sessions that an earlier training of this name learned from, and held out."""
+    from motorbabble.learning.checkpoint import Checkpoints
+
+    loaded = Checkpoints(folder).load()
+    training = loaded.state.get("training", {}) if loaded else {}
+    return {"learned": [name for name, _ in training.get("sources", [])], "held_out": training.get("held_out", [])}
 
 
 def _learner_config(settings: Train) -> Any:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Mapping
@@ -226,16 +227,42 @@ class Checkpoints:
 
 
 def newest_in(folder: Path) -> str | None:
-    """The name of the checkpoint that was saved last among those in a robot type's folder; None when there is none."""
-    saved = {path.name: path.stat().st_mtime for path in folder.glob("*/gen-*") for path in (path.parent,)} if folder.is_dir() else {}
-    return max(saved, key=lambda name: saved[name], default=None)
+    """The name of the life that was saved last among the checkpoints in a robot type's folder; None when there is none.
+
+    Trainings are no lives, and what cannot be read is passed over.
+    """
+    saved = {path.parent: path.stat().st_mtime for path in folder.glob("*/gen-*")} if folder.is_dir() else {}
+    for checkpoint in sorted(saved, key=lambda path: saved[path], reverse=True):
+        with suppress(CheckpointError):
+            loaded = Checkpoints(checkpoint).load()
+            if loaded and "training" not in loaded.state:
+                return checkpoint.name
+    return None
+
+
+def kept_copy(folder: Path) -> Path:
+    """A copy of all generations under another name beside them; answers the name."""
+    copy = _aside(folder)
+    unfinished = copy.with_name(f".{copy.name}")
+    try:
+        shutil.copytree(folder, unfinished, ignore=shutil.ignore_patterns(LOCK, ".*"))
+        unfinished.rename(copy)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} could not be copied to {copy}: {error.strerror or error}; free the disk, or choose another --name"
+        ) from error
+    return copy
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
 
 
 def put_aside(folder: Path, disk: Disk | None = None) -> Path | None:
     """Give a life's folder another name, so that its own is free for a new one; None when there was none."""
     if not folder.is_dir():
         return None
-    aside = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+    aside = _aside(folder)
     with Checkpoints(folder):  # refuses while somebody is learning there
         (disk or Disk()).rename(folder, aside)
     return aside

@@ -126,6 +126,8 @@ class Replay:
         self._sum = references["sum"].copy() if references["sum"].size else None
         self._seen, self.moments = int(references["seen"][0]), moments
         self._broken = not self._moments or self._moments[-1] != moments - 1  # the newest look was left out, or is lost
+        while len(self) > self.config.capacity:  # which may be smaller by now
+            self._forget_oldest()
         return lost
 
     def _window(self, end: int, length: int) -> Window:

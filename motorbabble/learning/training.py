@@ -111,11 +111,13 @@ class Training:
         background: np.ndarray,
         config: TrainingConfig = TrainingConfig(),
         stop: Flag | None = None,
+        held_out: Sequence[str] = (),
     ):
         if not validation:
             raise ConfigurationError("no held-out window can be read, so nothing could say how well it learns; give sessions that are whole")
         self.learner, self.windows, self.validation = learner, windows, list(validation)
         self.background, self.config, self.stop = background, config, stop or Flag()
+        self.held_out = sorted(held_out)  # names of the sessions that are never learned from
         self.position = 0  # of the next window in the shuffled order
         self.history: list[tuple[int, float]] = []  # updates and skill of every validation
         self.best_weights: dict[str, Tensor] = {}
@@ -156,7 +158,12 @@ class Training:
             self.learner.world_model.load_state_dict(self.best_weights)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "history": [list(validation) for validation in self.history], "sources": self.windows.sources}
+        return {
+            "position": self.position,
+            "history": [list(validation) for validation in self.history],
+            "sources": self.windows.sources,
+            "held_out": self.held_out,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
         """Go on where it was. False where the sessions are others by now: their order begins anew, and the best is still to be found."""

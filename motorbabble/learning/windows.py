@@ -7,7 +7,7 @@ in a bounded memory, and a thread reads the next batches while the model learns 
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,9 +38,12 @@ class Part:
         return [first for stretch in self.stretches for first in range(stretch.start, stretch.stop - length + 1)]
 
 
-def hold_out(readers: Sequence[RecordingReader], length: int) -> tuple[list[Part], list[Part], str]:
+def hold_out(
+    readers: Sequence[RecordingReader], length: int, learned: Collection[str] = (), held_out: Collection[str] = ()
+) -> tuple[list[Part], list[Part], str]:
     """What to learn from, what to be tested on, and a sentence that says which: every fifth session, the oldest first, at least one.
 
+    `learned` and `held_out` are names of earlier times: what was learned from is never tested on, what was held out stays so.
     Sessions without a window of `length` frames do not count. A single session gives its last fifth: whole stretches if it can.
     ConfigurationError when nothing can be kept apart.
     """
@@ -48,8 +51,17 @@ def hold_out(readers: Sequence[RecordingReader], length: int) -> tuple[list[Part
     if not parts:
         raise ConfigurationError(f"none of {len(readers)} sessions holds {length} frames in a row of one episode; record longer ones")
     if len(parts) == 1:
+        if parts[0].reader.name in held_out and parts[0].reader.name not in learned:
+            raise ConfigurationError(f"{parts[0].reader.name} was held out before, so nothing is left to learn from; add sessions, or use --fresh")
         return _last_fifth(parts[0], length)
-    held = [i for i in range(len(parts)) if i % ONE_IN == ONE_IN - 1] or [len(parts) - 1]
+    new = [i for i, part in enumerate(parts) if part.reader.name not in {*learned, *held_out}]
+    held = [i for i, part in enumerate(parts) if part.reader.name in held_out and part.reader.name not in learned]
+    held = sorted([*held, *new[ONE_IN - 1 :: ONE_IN]]) or new[-1:]
+    if not held or len(held) == len(parts):
+        raise ConfigurationError(
+            f"of {len(parts)} sessions {len(held)} were held out before and the others learned from, so none is left for the exam or for learning; "
+            "add sessions, or begin anew with --fresh"
+        )
     names = ", ".join(parts[i].reader.name for i in held[:3]) + (", ..." if len(held) > 3 else "")
     said = f"{len(parts) - len(held)} sessions to learn from; {len(held)} held out for validation: {names}"
     return [part for i, part in enumerate(parts) if i not in held], [parts[i] for i in held], said

@@ -36,7 +36,7 @@ class Trail:
         """One more moment was lived: `local` of `session`, or recorded nowhere."""
         if session is not None:
             last = self.segments[-1] if self.segments else None
-            if last is None or (last.session, last.first + last.count, last.local + last.count) != (session, self.moments, local):
+            if last is None or (last.session, last.first + last.count, last.local + last.count, last.own) != (session, self.moments, local, own):
                 self.segments.append(last := Segment(session, self.moments, local, own=own))
             last.count += 1
         self.moments += 1
@@ -64,11 +64,20 @@ class Trail:
             except RecordingError:
                 if self.place(moment) is None:
                     return
-                done -= 1
+                done -= self._was_step(moment)
                 continue
             if isinstance(event, Step):
                 done -= 1
                 yield moment, Step(done, *list(vars(event).values())[1:])
+
+    def _was_step(self, moment: int) -> bool:
+        """Of a moment whose frame cannot be read; where nothing is left of it, a step is likelier than an ending."""
+        place = self.place(moment)
+        reader = self._reader(place[0]) if place else None
+        try:
+            return reader is None or place is None or reader.moment(place[1]).is_step
+        except RecordingError:
+            return True
 
     def sessions(self, since: int = 0) -> list[str]:
         """Names of those that hold moments from `since` on, oldest first."""

@@ -50,6 +50,7 @@ from motorbabble.recording.reader import Shard
 from motorbabble.recording.recovery import recover
 
 SYNC_SECONDS = 0.5
+CLOSING_SECONDS = 5.0
 TIDY_BYTES = 16 * 2**20
 
 
@@ -57,7 +58,7 @@ class RecordingWriter:
     """A session being written. Make one with `create` or `reopen`; `close` it, or die: both leave it readable.
 
     `on_failure` is called once, from whichever thread met the error, before the error is raised at the next `record`: give
-    it robot.stop. `tidy` is called by the syncing thread at every new shard and every 16 MB, and may raise RecordingError.
+    it robot.stop. `tidy` is called in a thread of its own, one at a time, at every new shard and every 16 MB, and may raise RecordingError.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class RecordingWriter:
         self._at, self._untidied = 0, 0
         self._dirty = self._closed = self._midway = False
         self._mutex, self._failing, self._wake = threading.Lock(), threading.RLock(), threading.Event()
+        self._tidying = threading.Thread()  # the last one that was started; this one never is
         self._thread = threading.Thread(target=self._keep_synced, args=(sync_seconds,), name="session-sync", daemon=True)
 
     @classmethod
@@ -199,7 +201,7 @@ class RecordingWriter:
             self._untidied += len(packed) + len(line)
             self.moments += 1
             self._midway = False
-            if self._untidied > TIDY_BYTES:
+            if self._untidied > TIDY_BYTES and not self._tidying.is_alive():
                 self._wake.set()
             return self.moments - 1
 
@@ -215,6 +217,8 @@ class RecordingWriter:
                 self._closed = True
             self._wake.set()
             self._thread.join()
+            if self._tidying.is_alive():
+                self._tidying.join(CLOSING_SECONDS)  # a removal that is broken off is finished by the next
             try:
                 if self._failure is None:
                     self._sync()
@@ -271,13 +275,22 @@ class RecordingWriter:
     def _turn(self) -> None:
         try:
             self._sync()
-            if self._untidied > TIDY_BYTES:
+            if self._untidied > TIDY_BYTES and not self._tidying.is_alive():
                 self._untidied = 0
-                if self._tidy:
-                    self._tidy()
+                if self._tidy:  # in a thread of its own: it may wait for others and delete for long, and syncing must go on
+                    self._tidying = threading.Thread(target=self._tidy_up, args=(self._tidy,), name="session-tidy", daemon=True)
+                    self._tidying.start()
         except RecordingError as error:
             self._fail(error)
         except Exception as error:  # whatever it is: nobody else syncs
+            self._fail(_failure(self.folder, error))
+
+    def _tidy_up(self, tidy: Callable[[], object]) -> None:
+        try:
+            tidy()
+        except RecordingError as error:
+            self._fail(error)
+        except Exception as error:  # whatever it is: the disk's share is no longer watched
             self._fail(_failure(self.folder, error))
 
     def _sync(self) -> None:

@@ -4,10 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from motorbabble.experience import Action, ActionSpace, Choice, Observation, Step, check_frame
+from motorbabble.errors import RobotError
+from motorbabble.experience import Action, ActionSpace, Choice, Ending, Observation, Step, check_frame
 from motorbabble.recording.quota import MAX_BYTES
 from motorbabble.recording.recorder import Recorder
 from motorbabble.robots.interface import RobotInterface
+
+
+LOOKS = 5  # for the last frame; a robot may be slow to see
 
 
 class RecordingRobot(RobotInterface):
@@ -32,14 +36,20 @@ class RecordingRobot(RobotInterface):
         """The session's folder."""
         return self.recorder.writer.folder
 
-    def get_observation(self) -> Observation:
-        seen = self.robot.get_observation()
+    def get_observation(self) -> Observation | None:  # type: ignore[override] - None, where the robot is slow to see, is handed on: live asks again
+        seen: Any = self.robot.get_observation()
+        if seen is None:
+            return None
+        if self._seen is not None and self._seen.ends:
+            self.recorder(Ending(self._seen))
         self._seen = seen if isinstance(seen, Observation) else Observation(check_frame(seen).copy(), captured_ns=time.time_ns())
         return self._seen
 
     def execute_action(self, action: Action) -> Action:
-        seen = self._seen or self.get_observation()
         plain = self.action_space.check(action)
+        seen = self._seen or self.get_observation()
+        if seen is None:
+            raise RobotError(f"action {plain} came while the robot gave no frame, so it could not be recorded with one; look first")
         started, monotonic = time.time_ns(), time.monotonic_ns()
         executed = self.robot.execute_action(plain)
         self.recorder(Step(self._index, seen, plain, executed, Choice(plain), started, time.time_ns(), monotonic))
@@ -62,7 +72,7 @@ class RecordingRobot(RobotInterface):
 
     def _last_look(self) -> Observation | None:
         try:
-            return self._seen or self.get_observation()
+            return self._seen or next((seen for _ in range(LOOKS) if (seen := self.get_observation())), None)
         except Exception:  # a robot that is lost has no last frame; its session still closes
             return None
 

@@ -128,18 +128,21 @@ class ReplayRobot(RobotInterface):
         return {
             "sessions": [session.name for session in self.sessions],
             "passed": self._passed,
+            "moment": None if self._at is None else [self._at.reader.name, self._at.moment.moment],
             "acted": self._acted,
             "episode": self._episode,
             "ended": self._passed > 0 and self._at is None,
         }
 
     def load_state_dict(self, state: dict) -> bool:
-        """Go to where another replay was. False, and to the beginning, when it was of other sessions or had come to its end."""
+        """Go to where another replay was. False, and to the beginning, when it was of other moments or had come to its end."""
         self._way, self._passed, self.rounds, self._at, self._kept, self._acted = self._stops(), 0, 0, None, None, True
         if state["ended"] or state["sessions"] != [session.name for session in self.sessions]:
             return False
         while self._passed < state["passed"]:
             self._at, self._passed = next(self._way, None), self._passed + 1
+        if state["moment"] != (None if self._at is None else [self._at.reader.name, self._at.moment.moment]):
+            return self.load_state_dict({**state, "ended": True})  # it was filtered in another way
         self._acted, self._episode = state["acted"], state["episode"]
         if self._at is not None:
             seen = self._at.reader.observation(self._at.moment.moment)

@@ -408,7 +408,7 @@ class Kill(NamedTuple):
 
 def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[], None] = lambda: None, steps: int | None = None) -> dict[int, dict]:
     """{step: its parts} of a life in a process of its own, as far as it came. `broken` is called there first, to leave something out."""
-    _warm()
+    warm()
     folder.mkdir(exist_ok=True)
     told = folder / "parts.jsonl"
     told.unlink(missing_ok=True)
@@ -440,7 +440,7 @@ def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[
 
 
 @cache
-def _warm() -> None:
+def warm() -> None:
     """Let torch load what it loads with the first gradient step: once, here, and not in every child."""
     for _ in KINDS["dot"].learn(None, 2):
         pass

@@ -34,7 +34,7 @@ def test_help_names_every_command_quickly():
 
 def test_a_short_demo_ends_with_a_card(tmp_path):
     """`make demo`, shortened: learns, says what it learned, and leaves a page and its numbers."""
-    done = babble("demo", "--steps", "12", "--exam-steps", "20", "--out", str(tmp_path))
+    done = babble("demo", "--steps", "12", "--seconds", "600", "--exam-steps", "20", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     page = tmp_path / "toroidal_dot" / "dot-demo-seed0" / "card.html"
     assert str(page) in done.stdout.replace("\n", "")
@@ -82,7 +82,10 @@ def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
     stopped = lived_and_ended(signal.SIGINT)
     assert stopped.returncode == 128 + signal.SIGINT and "Traceback" not in stopped.stderr, stopped.stderr
     assert "first learns from what was recorded after that" in stopped.stdout and "The robot is at rest" in stopped.stdout
-    lived = sum(len(RecordingReader(folder)) for folder in sessions.glob("session_*")) - 1  # one frame was the last look
+    finished = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "2", folder=tmp_path)
+    assert finished.returncode == 0 and "It goes on where it was saved" in finished.stdout, finished.stderr
+    readers = [RecordingReader(folder) for folder in sessions.glob("session_*")]
+    lived = sum(reader.moment(number).is_step for reader in readers for number in range(len(reader)))
     listed = babble("checkpoints", "list", folder=tmp_path)
     assert "toroidal_dot_latent" in listed.stdout and f" {lived} " in listed.stdout, "every recorded step counts"
     shown = babble("checkpoints", "show", "toroidal_dot_latent", folder=tmp_path)

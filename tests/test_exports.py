@@ -13,11 +13,11 @@ import pytest
 from counting import Counting, read, write
 
 from motorbabble.errors import ConfigurationError, RecordingError
+from motorbabble.exchange import lerobot_writer, video
 from motorbabble.exchange.aside import made_aside
 from motorbabble.exchange.exports import export_session
 from motorbabble.experience import Choice, Ending, Observation, Step
 from motorbabble.life import live
-from motorbabble.recording import lerobot_writer, video
 from motorbabble.recording.format import decoded
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.writer import RecordingWriter

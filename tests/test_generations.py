@@ -383,11 +383,16 @@ def test_putting_aside_frees_the_name(tmp_path):
 
 def test_the_newest_life_is_the_one_saved_last(tmp_path):
     assert newest_in(tmp_path / "none") is None and newest_in(tmp_path) is None
-    for name in ("a", "b", "c"):
-        filled(tmp_path / name, 1)
+    saved_at = {name: filled(tmp_path / name, 1).path(1) for name in ("a", "b", "c")}
     (tmp_path / "unsaved").mkdir()
     for age, name in ((5, "a"), (60, "b"), (30, "c")):
-        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+        os.utime(saved_at[name], (time.time() - age, time.time() - age))
     assert newest_in(tmp_path) == "a"
-    os.utime(tmp_path / "b")
+    os.utime(saved_at["b"])
     assert newest_in(tmp_path) == "b"
+    spoil(saved_at["b"] / "state.json")
+    os.utime(saved_at["b"])
+    assert newest_in(tmp_path) == "a", "what cannot be read is passed over"
+    with Checkpoints(tmp_path / "d", Quick()) as checkpoints:
+        checkpoints.save(1, saved(state={"training": {}}))
+    assert newest_in(tmp_path) == "a", "and a training is no life"

@@ -152,6 +152,14 @@ def test_a_repair_says_why_it_cannot_be(tmp_path):
     with pytest.raises(SessionDamaged, match=r"a repair would leave nothing; it was not touched"):
         repair(tmp_path / "live")
     assert {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir() if path.name != LOCK} == before
+    begin(tmp_path, "lines", steps=2).close()
+    lines = tmp_path / "lines" / events_file(0)
+    lines.write_bytes(lines.read_bytes().splitlines(keepends=True)[0])
+    crash(begin(tmp_path, "pack", steps=2))
+    (tmp_path / "pack" / frames_file(0)).write_bytes(b"")
+    for name in ("lines", "pack"):  # closed, whose moments are promised; cut short, whose lines are there
+        with pytest.raises(SessionDamaged, match=r"would leave nothing"):
+            repair(tmp_path / name)
     begin(tmp_path, "empty", steps=0).close()
     assert repair(tmp_path / "empty").moments == 0, "nothing was there to lose"
 

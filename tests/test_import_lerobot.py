@@ -11,10 +11,10 @@ from test_exports import CAMERA, record
 from test_imports import check_alignment, lived, only, write_original
 
 from motorbabble.errors import ConfigurationError, RecordingError
+from motorbabble.exchange import video
 from motorbabble.exchange.exports import export_session
 from motorbabble.exchange.imports import import_lerobot, import_original
 from motorbabble.experience import ActionSpace
-from motorbabble.recording import video
 from motorbabble.recording.format import to_png
 from motorbabble.recording.reader import RecordingReader
 

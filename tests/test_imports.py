@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from motorbabble.errors import RecordingError
+from motorbabble.exchange import from_original
 from motorbabble.exchange.exports import export_session
 from motorbabble.exchange.imports import import_original
 from motorbabble.experience import Choice, Observation, Step
-from motorbabble.recording import from_original
 from motorbabble.recording.format import decoded
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.writer import RecordingWriter

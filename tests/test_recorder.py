@@ -104,9 +104,8 @@ def test_old_sessions_make_room_while_it_is_recorded(folder, stepped):
         recorder(event_of(number))
     assert Shelf(folder).names() == ["a", "b", "c"]
     recorder.writer._turn()
-    assert Shelf(folder).names() == ["b", "c"]
-    recorder.close()
-    assert recorder.writer.failure is None
+    recorder.close()  # which waits for the tidying
+    assert Shelf(folder).names() == ["b", "c"] and recorder.writer.failure is None
 
 
 def test_a_quota_that_cannot_be_kept_is_said_before_anything_is_written(folder):

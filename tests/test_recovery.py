@@ -1,5 +1,6 @@
 """Recovery cuts what is torn and nothing else, says so in the metadata, and does it in an order that survives a power cut."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -216,15 +217,16 @@ def test_the_first_moments_of_a_lost_shard_are_lost_and_not_unknown(folder):
 
 
 def test_an_error_without_a_file_names_the_session(folder):
-    told = []
+    told: list[int] = []
+    stopped = threading.Event()
 
     def tidy():
         raise ValueError("odd")
 
-    writer = Stepped.create(folder, "counting", SPACE, name=NAME, tidy=tidy, on_failure=lambda: told.append(1))
+    writer = Stepped.create(folder, "counting", SPACE, name=NAME, tidy=tidy, on_failure=lambda: told.append(1) or stopped.set())
     writer.record(event_of(0))
     writer._turn()
-    assert told == [1]
+    assert stopped.wait(2.0) and told == [1]
     with pytest.raises(RecordingError, match=rf"could not be written to {folder / NAME}: ValueError\('odd'\); free the disk"):
         writer.record(event_of(1))
     with pytest.raises(RecordingError):

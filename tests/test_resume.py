@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_exam import KINDS, BriefMind, Kill, Kind, Wavering, different, dot, lived, resume_exactly, resumed
+from checkpoint_exam import KINDS, BriefMind, Kill, Kind, Wavering, different, dot, lived, resume_exactly, resumed, warm
 from counting import Counting, read
 from kills import killed, random_instants
 
@@ -21,6 +21,11 @@ from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.trail import Trail
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.replay import ReplayRobot, create_recorded_action_selector
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warmed() -> None:
+    warm()
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def test_exports_and_imports_go_through(root, capsys, tmp_path):
 
 
 def test_an_import_knows_a_dataset_by_its_info(root, capsys, tmp_path, monkeypatch):
-    from motorbabble.recording import imports
+    from motorbabble.exchange import imports
 
     heard = []
     monkeypatch.setattr(imports, "import_lerobot", lambda *given: heard.append(("lerobot", *given)) or ["a", "b"])

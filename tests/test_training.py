@@ -41,7 +41,8 @@ def two_processes(tmp_path_factory) -> list[dict]:
     """What each of two processes learned from its half of every batch."""
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, "-W", "error", str(HERE / "several_processes.py")]
-    running = [subprocess.Popen([*command, str(rank), "2", str(folder)]) for rank in range(2)]
+    settings = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    running = [subprocess.Popen([*command, str(rank), "2", str(folder)], env=settings) for rank in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 

@@ -231,8 +231,8 @@ def newest_in(folder: Path) -> str | None:
 
     Trainings are no lives, and what cannot be read is passed over.
     """
-    saved = {path.parent: path.stat().st_mtime for path in folder.glob("*/gen-*")} if folder.is_dir() else {}
-    for checkpoint in sorted(saved, key=lambda path: saved[path], reverse=True):
+    newest_first = sorted(folder.glob("[!.]*/gen-*"), key=lambda path: path.stat().st_mtime, reverse=True) if folder.is_dir() else []
+    for checkpoint in dict.fromkeys(path.parent for path in newest_first):
         with suppress(CheckpointError):
             loaded = Checkpoints(checkpoint).load()
             if loaded and "training" not in loaded.state:

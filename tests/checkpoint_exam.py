@@ -267,7 +267,7 @@ class Wavering:
 
 
 class Slippery(Counting):
-    """Does not always do what is asked, by a generator of its own; senses what is not a number; every episode has a last frame."""
+    """Sometimes does the other thing, by a generator of its own; senses what is not a number; its episodes may have a last frame."""
 
     robot_type = "slippery"
 
@@ -285,7 +285,7 @@ class Slippery(Counting):
 
     def execute_action(self, action: Action) -> Action:
         slips = self.rng.random() < 0.3
-        return super().execute_action({"add": 1} if slips else action)
+        return super().execute_action({"add": 3 - action["add"]} if slips else action)
 
     def state_dict(self) -> dict:
         return {**super().state_dict(), "rng": self.rng.bit_generator.state, "ended": self.ended}
@@ -398,10 +398,10 @@ class InterruptMain(InterruptDisk):
 class Kill(NamedTuple):
     """When a life is killed: after its event of this number, or before the file operation of this number of its saves or of its recorder.
 
-    An `interrupt` is Ctrl+C instead, in the middle of what it does.
+    An `interrupt` is Ctrl+C instead, in the middle of what it does; a stop is asked for, and happens as soon as it may.
     """
 
-    what: str  # events, saving or recording
+    what: str  # events, saving, recording or stop
     at: int
     interrupt: bool = False
 
@@ -430,6 +430,8 @@ def lived(kind: Kind, folder: Path, kill: Kill | None = None, broken: Callable[[
                 if isinstance(event, Step):
                     file.write(json.dumps([event.index, parts_of(run, event)]) + "\n")
                     file.flush()
+                if kill and kill.what == "stop" and kill.at == number:
+                    run.stop.set()
                 if kill and kill.what == "events" and kill.at == number:
                     if kill.interrupt:
                         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_exam import KINDS, BriefMind, Kill, Kind, Wavering, different, dot, lived, resume_exactly, resumed, warm
+from checkpoint_exam import KINDS, BriefMind, Kill, Kind, Slippery, Wavering, different, dot, lived, resume_exactly, resumed, warm
 from counting import Counting, read
 from kills import killed, random_instants
 
@@ -61,6 +61,7 @@ def test_a_killed_life_goes_on_to_the_bit(name, straight, folder):
         [Kill("recording", 4), Kill("recording", 6)],  # before the first step is recorded, twice
         [Kill("events", 9), Kill("events", 0), Kill("events", 0), Kill("recording", 5), Kill("events", 2)],  # again and again before the next save
         [Kill("events", 29), Kill("saving", 40)],
+        [Kill("stop", 8), Kill("stop", 2), Kill("stop", 3), Kill("stop", 7)],
         [Kill("saving", 70, interrupt=True), Kill("recording", 11, interrupt=True)],
         [Kill("recording", 36, interrupt=True), Kill("recording", 37, interrupt=True), Kill("saving", 2, interrupt=True)],
     ],
@@ -91,12 +92,29 @@ def test_a_life_that_falls_back_to_its_backup_is_the_same(name, straight, folder
 
 
 def test_a_session_that_begins_with_an_episodes_last_frame_is_caught_up_whole(straight, folder):
-    """The first life ends with step 3, whose outcome ends the episode: what it leads to is the first thing the next session holds."""
-    seen = lived(KINDS["slippery"], folder, steps=4)
-    seen |= lived(KINDS["slippery"], folder, Kill("events", 5), steps=10)
-    assert max(seen) == 4
-    seen |= lived(KINDS["slippery"], folder, steps=10)
-    assert max(seen) == 13 and not different(seen, straight("slippery"))
+    """The first life dies after step 3, whose outcome ends the episode: what it led to is the first thing the next session holds."""
+    for kill, reached in ((Kill("events", 11), 3), (Kill("events", 18), 4)):
+        assert max(lived(KINDS["slippery"], folder, kill)) == reached
+    assert not resumed(KINDS["slippery"], [], straight("slippery"), folder, reached=4)
+
+
+@pytest.mark.parametrize("last_frames", [False, True])
+@pytest.mark.parametrize("dies", [False, True])
+def test_sessions_that_meet_where_episodes_do_are_not_joined(last_frames, dies, folder):
+    """Four steps are an episode, and a session."""
+    kind = Kind(lambda: Slippery(episode_steps=None if last_frames else 4, last_frames=last_frames), steps=14)
+
+    def lives(say) -> None:
+        for event in kind.learn(folder, 4):
+            if isinstance(event, Step):
+                say(event.index)
+            if dies and isinstance(event, Step) and event.index % 4 == 3 and event.index > reached:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    reached = -1
+    while reached < 11:
+        reached = max([reached, *killed(lives).acknowledged])
+    follows(folder / "sessions")
 
 
 def flip_newest(checkpoint: Path) -> None:
@@ -261,8 +279,8 @@ class Real(RobotInterface):
         pass
 
 
-def life_of(robot: RobotInterface, folder: Path, steps: int | None) -> Run:
-    keeps = MemoryConfig(folder / "checkpoint", folder / "sessions", save_updates=9)
+def life_of(robot: RobotInterface, folder: Path, steps: int | None, record: bool = True) -> Run:
+    keeps = MemoryConfig(folder / "checkpoint", folder / "sessions", record, save_updates=9)
     checks = Checking(Wavering())
     checks.state_dict, checks.load_state_dict = checks.select.state_dict, checks.select.load_state_dict  # type: ignore[attr-defined]
     return learn(robot, BriefMind(1), checks, steps, memory=keeps, max_seconds=math.inf, batch_size=1, holds_out=lambda observation: False)
@@ -415,14 +433,15 @@ def test_damage_behind_the_generation_breaks_the_run(folder):
     assert killed(second).acknowledged[0] >= 17
 
 
-def test_a_look_that_was_studied_but_not_acted_on_is_lived_anew(folder):
-    run, studies = life_of(Counting(), folder, 30), 0
+@pytest.mark.parametrize("record", [False, True])
+def test_a_look_that_was_studied_but_not_acted_on_is_lived_anew(record, folder):
+    run, studies = life_of(Counting(), folder, 30, record), 0
     for event in run:
         studies += isinstance(event, Study)
         if studies == 9:
             run.stop.set()
     assert studies == 9 and len(run.learner.replay) == run.steps_done + 1
-    again = life_of(Counting(), folder, 30)
+    again = life_of(Counting(), folder, 30, record)
     for _ in again:
         pass
     assert len(again.learner.replay) == again.steps_done == 30

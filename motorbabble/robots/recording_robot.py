@@ -10,7 +10,6 @@ from motorbabble.recording.quota import MAX_BYTES
 from motorbabble.recording.recorder import Recorder
 from motorbabble.robots.interface import RobotInterface
 
-
 LOOKS = 5  # for the last frame; a robot may be slow to see
 
 

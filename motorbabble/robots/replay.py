@@ -172,9 +172,9 @@ class ReplayRobot(RobotInterface):
             yield from self._stops_of(reader, self._first if place == 0 else 0, after, ahead)
 
     def _stops_of(self, reader: RecordingReader, first: int, after: RecordingReader | None, ahead: RecordingReader | None) -> Iterator[Stop]:
-        joined = continues_unbroken(reader, after) or (after is None and self._follows)
+        joined = continues_unbroken(reader, after, step=True) or (after is None and self._follows)
         last = len(reader) - 1
-        followed = continues_unbroken(ahead, reader) or (ahead is None and not self._last_frame)
+        followed = continues_unbroken(ahead, reader, step=False) or (ahead is None and not self._last_frame)
         for stretch in reader.stretches:
             kept_before = (joined and stretch.start == (first if after is None else 0)) or stretch.start < first
             for number in stretch:
@@ -194,14 +194,20 @@ def _own(seen: Observation) -> Observation:
     return replace(seen, image=seen.image.copy(), state={name: value.copy() for name, value in seen.state.items()})
 
 
-def continues_unbroken(later: RecordingReader | None, earlier: RecordingReader | None) -> bool:
-    """Whether the world stood still between two sessions, in one episode, so that their moments follow each other."""
+def continues_unbroken(later: RecordingReader | None, earlier: RecordingReader | None, *, step: bool) -> bool:
+    """Whether the world stood still between two sessions, and the later one begins in the episode of the earlier one's newest moment.
+
+    `step`: of its newest step, which is another where the frame it was closed with had begun a new episode.
+    """
     if later is None or earlier is None or later.meta.continues is None:
         return False
     if not later.meta.continues.unbroken or later.meta.continues.session != earlier.name:
         return False
     try:
-        return earlier.moment(len(earlier) - 1).episode == later.moment(0).episode
+        newest = earlier.moment(len(earlier) - 1)
+        if step and not newest.is_step:
+            newest = earlier.moment(len(earlier) - 2)
+        return (newest.is_step or not step) and newest.episode == later.moment(0).episode
     except RecordingError:
         return False
 

@@ -1,39 +1,25 @@
 """Checkpoints: whole or not there, never mixed, never unpickled, refused before a weight is touched. Each safety test also meets a broken saver."""
 
-import ast
 import json
-import math
 import os
-import pickle
-import random
 import re
-import shutil
-import struct
-import sys
-import time
-import zipfile
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_exam import IDENTITY, BriefConfig, BriefMind, Kind, Wavering, corrupt, cut_power, dot, kill_saves, number_in, saved_of
-from counting import Counting, read
+from brief_lives import BriefConfig, BriefMind, brief, dot, ended, flip, forged, put, weights
+from checkpoint_exam import IDENTITY, corrupt, cut_power, kill_saves, number_in, saved_of
+from counting import Counting
 from disks import ERRORS, SHORT, FaultDisk
 from kills import killed
 
-import motorbabble
 from motorbabble import memory
-from motorbabble.agents import Run, learn
 from motorbabble.disk import Disk
-from motorbabble.errors import CheckpointError, CheckpointMismatch, MotorbabbleError, RecordingError
+from motorbabble.errors import CheckpointError, CheckpointMismatch
 from motorbabble.experience import Step
 from motorbabble.learning import checkpoint as checkpoint_module
 from motorbabble.learning.checkpoint import Checkpoints, Saved, put_aside
-from motorbabble.memory import MemoryConfig
-
-PACKAGE = Path(motorbabble.__file__).parent
 
 
 def save(folder: Path, *numbers: int, disk: Disk | None = None) -> Checkpoints:
@@ -41,11 +27,6 @@ def save(folder: Path, *numbers: int, disk: Disk | None = None) -> Checkpoints:
         for number in numbers:
             checkpoints.save(number, saved_of(number))
     return checkpoints
-
-
-def flip(path: Path) -> None:
-    good = path.read_bytes()
-    path.write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
 
 
 # Kills, power cuts, rot: ours and broken ones
@@ -237,6 +218,7 @@ def test_what_killed_saves_left_is_swept_and_what_is_foreign_stays(tmp_path):
     assert number_in(save(folder, 3).load(IDENTITY)) == 3  # type: ignore[arg-type]
     assert [(folder / name).read_text() for name in foreign] == ["mine"] * len(foreign)
     assert (elsewhere / "state.json").read_text() == "mine", "nothing is removed through a link"
+    assert (folder / "gen-00000000").is_symlink() and (folder / ".trash-9-aaaaaa").is_symlink()
     assert not (folder / ".new-0123456789ab").exists() and not (folder / ".trash-2-abcdef").exists()
 
 
@@ -350,24 +332,6 @@ def test_a_full_disk_is_one_note_the_life_goes_on_and_the_next_save_works(tmp_pa
 # Mismatches
 
 
-def brief(folder: Path, mind: BriefMind | None = None, robot=None, steps: int = 6, save_updates: int = 500, **settings) -> Run:
-    robot = robot or dot()
-    torch.manual_seed(0)
-    keeps = MemoryConfig(folder / "c" if not list(folder.glob("gen-*")) else folder, folder / "s", save_updates=save_updates)
-    mind = mind or BriefMind(robot.action_space.size)
-    return learn(robot, mind, Wavering(), steps, memory=keeps, max_seconds=math.inf, **{"batch_size": 2, **settings})
-
-
-def ended(run: Run) -> Run:
-    for _ in run:
-        pass
-    return run
-
-
-def weights(mind: torch.nn.Module) -> bytes:
-    return b"".join(tensor.numpy().tobytes() for tensor in mind.state_dict().values())
-
-
 def test_another_action_space_is_refused_with_both(tmp_path):
     ended(brief(tmp_path, robot=Counting()))
     mind = BriefMind(dot().action_space.size)
@@ -386,29 +350,6 @@ def test_another_architecture_is_refused_with_keys_and_both_values(tmp_path):
     with pytest.raises(CheckpointMismatch, match="width: 8 there, 9 here"):
         brief(tmp_path, mind)
     assert weights(mind) == before
-
-
-def forged(folder: Path, change) -> None:
-    """The newest generation again, with every hash right, after `change(tensors, state)`."""
-    with Checkpoints(folder) as checkpoints:
-        loaded = checkpoints.load()
-        assert loaded
-        tensors = {stem: dict(named) for stem, named in loaded.tensors.items()}
-        state = json.loads(json.dumps(loaded.state))
-        change(tensors, state)
-        told = checkpoints.manifest(loaded.generation)
-        identity = checkpoint_module.Identity(told["robot_type"], dot().action_space, told["architecture"])
-        checkpoints.save(loaded.generation + 1, Saved(identity, tensors, state))
-
-
-def put(stem: str, name: str, tensor: torch.Tensor | None):
-    def change(tensors, state):
-        if tensor is None:
-            del tensors[stem][name]
-        else:
-            tensors[stem][name] = tensor
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -457,431 +398,3 @@ def test_how_to_learn_comes_from_the_command_and_a_difference_is_said(tmp_path):
     ended(run)
     rates = {group["lr"] for group in run.learner.optimizer.param_groups}
     assert len(rates) == 1 and rates.pop() == run.learner.config.schedule.at(run.learner.updates - 1) <= 5e-4
-
-
-# Hostile files
-
-UNPICKLED: list[str] = []
-sys.addaudithook(lambda event, arguments: UNPICKLED.append(str(arguments)) if event == "pickle.find_class" else None)
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.system, ("touch exploded",)
-
-
-def safetensors(header: object, data: bytes = b"") -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def weight(begin: int, end: int) -> dict:
-    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
-
-
-def zipped(folder: Path) -> bytes:
-    with zipfile.ZipFile(folder / "archive", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.pkl", pickle.dumps(Bomb()) + bytes(10**7))
-    return (folder / "archive").read_bytes()
-
-
-HOSTILE_FILES = {
-    "a pickle": lambda folder: pickle.dumps(Bomb()),
-    "a zip": zipped,
-    "nothing": lambda folder: b"",
-    "a header of 99 MB": lambda folder: safetensors(b"{" + b" " * 99_000_000 + b"}"),
-    "a header longer than the file": lambda folder: struct.pack("<Q", 2**63) + b"{}",
-    "a deep header": lambda folder: safetensors(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
-    "100,000 tensors": lambda folder: safetensors({f"trained/{i}": weight(0, 0) for i in range(100_000)}),
-    "30,000 tensors": lambda folder: safetensors({f"trained/{i}": weight(0, 0) for i in range(30_000)}),
-    "overlapping tensors": lambda folder: safetensors({"a": weight(0, 8), "b": weight(4, 12)}, bytes(12)),
-    "a tensor behind the end": lambda folder: safetensors({"a": weight(0, 8)}, bytes(4)),
-    "a shape of 2 ** 60": lambda folder: safetensors({"a": {"dtype": "F32", "shape": [2**60, 2**4], "data_offsets": [0, 0]}}),
-    "an unknown type": lambda folder: safetensors({"a": {"dtype": "OBJECT", "shape": [], "data_offsets": [0, 8]}}, bytes(8)),
-    "numbers of eight bits": lambda folder: safetensors({"a": {"dtype": "F8_E5M2", "shape": [2], "data_offsets": [0, 2]}}, b"\x7f\x7f"),
-    "NaN": lambda folder: safetensors({"a": weight(0, 4)}, struct.pack("<f", math.nan)),
-    "a complex infinity": lambda folder: safetensors({"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}, struct.pack("<ff", 0, math.inf)),
-}
-
-
-def replaced(folder: Path, name: str, data: bytes) -> None:
-    """A file of the newest generation with a manifest that vouches for it."""
-    newest = Checkpoints(folder).path(Checkpoints(folder).generations()[0])
-    (newest / name).write_bytes(data)
-    manifest = json.loads((newest / "manifest.json").read_bytes())
-    manifest["files"][name] = {"size": len(data), "sha256": checkpoint_module._hash(data)}
-    sealed(newest, manifest)
-
-
-def sealed(generation: Path, manifest: object) -> None:
-    data = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
-    (generation / "manifest.json").write_bytes(data)
-    (generation / "manifest.sha256").write_text(checkpoint_module._hash(data))
-
-
-def is_refused(folder: Path) -> str:
-    """By load or by a life, in a sentence, within 2 s, without unpickling; answers the sentence."""
-    UNPICKLED.clear()
-    mind = BriefMind(dot().action_space.size)
-    before, began = weights(mind), time.process_time()  # of this process: others may keep the machine busy
-    with pytest.raises(CheckpointError) as refusal:
-        brief(folder, mind)
-    assert time.process_time() - began < 2
-    assert not UNPICKLED and not Path("exploded").exists()
-    assert weights(mind) == before
-    sentence = str(refusal.value)
-    assert "\n" not in sentence and 20 < len(sentence) < 1500
-    return sentence
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory) -> Path:
-    """A short life of which one generation is left."""
-    folder = tmp_path_factory.mktemp("lived")
-    ended(brief(folder))
-    with Checkpoints(folder / "c") as checkpoints:
-        oldest = checkpoints.generations()[-1]
-        for path in checkpoints.path(oldest).iterdir():
-            path.unlink()
-        checkpoints.path(oldest).rmdir()
-    return folder
-
-
-@pytest.fixture
-def life(lived, tmp_path) -> Path:
-    """A copy of it."""
-    shutil.copytree(lived, tmp_path / "life")
-    return tmp_path / "life"
-
-
-@pytest.mark.parametrize("what", HOSTILE_FILES)
-def test_a_file_of_weights_is_refused_that_holds(what, life, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    replaced(life / "c", "autoencoder.safetensors", HOSTILE_FILES[what](tmp_path))
-    is_refused(life)
-
-
-def entry(name: str) -> dict:
-    return {"format": 1, "files": {name: {"size": 6, "sha256": "00"}}}
-
-
-HOSTILE_MANIFESTS = {
-    **{f"naming {name!r}": entry(name) for name in ("../x", "/etc/passwd", "a/b.json", "..", "", "state.json\n", "x" * 200, ".json", "c:x.json")},
-    "a list": [],
-    "a word": "manifest",
-    "nothing": None,
-    "empty": b"",
-    "not text": b"\xff\xfe\x00",
-    "deep": b"[" * 200_000 + b"]" * 200_000,
-    "a huge number": b'{"format": ' + b"9" * 5000 + b', "files": {}}',
-    "an infinite format": b'{"format": 1e999, "files": {}}',
-    "a format of NaN": b'{"format": NaN, "files": {}}',
-    "no format": {"files": {}},
-    "a list of files": {"format": 1, "files": ["state.json"]},
-    "no files": {"format": 1, "files": {}},
-    "a size in words": {"format": 1, "files": {"state.json": {"size": "big", "sha256": ""}}},
-    "a file in a word": {"format": 1, "files": {"state.json": "all of it"}},
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE_MANIFESTS)
-def test_a_manifest_is_refused_that_is(what, life):
-    with Checkpoints(life / "c") as checkpoints:
-        sealed(checkpoints.path(checkpoints.generations()[0]), HOSTILE_MANIFESTS[what])
-    is_refused(life)
-
-
-@pytest.mark.parametrize("key", ["action_space", "architecture", "robot_type"])
-@pytest.mark.parametrize("value", [None, 5, "x", [], {}, {"channels": 3}, {"channels": [["a", 1, 0, ""]], "actions": [5]}], ids=repr)
-def test_a_manifest_is_refused_that_says_of_itself(key, value, life):
-    with Checkpoints(life / "c") as checkpoints:
-        newest = checkpoints.generations()[0]
-        told = {**checkpoints.manifest(newest), key: value}
-        sealed(checkpoints.path(newest), told)
-    if key == "robot_type":  # a name for people; the actions decide
-        brief(life).close()
-    else:
-        is_refused(life)
-
-
-@pytest.mark.parametrize("how", ["a link", "a pipe", "a folder", "a linked generation", "a pipe for a manifest"])
-def test_what_is_no_plain_file_is_refused(how, life, tmp_path):
-    newest = next((life / "c").glob("gen-*"))
-    state, manifest = newest / "state.json", newest / "manifest.json"
-    if how == "a link":
-        state.rename(tmp_path / "state.json")
-        state.symlink_to(tmp_path / "state.json")
-    elif how == "a linked generation":
-        newest.rename(tmp_path / "moved")
-        newest.symlink_to(tmp_path / "moved")
-    elif how == "a folder":
-        state.unlink()
-        state.mkdir()
-    else:
-        path = state if how == "a pipe" else manifest
-        path.unlink()
-        os.mkfifo(path)
-    is_refused(life)
-
-
-STRANGE = [None, 5, -1.5, "x", [], {}, [[]], {"state": 3}, True]
-STATE_KEYS = ["life", "trail", "counters", "generators", "selector", "robot", "history", "run", "remembered", "taught", "about"]
-
-
-@pytest.mark.parametrize("key", STATE_KEYS)
-def test_a_state_of_other_kinds_is_refused_in_a_sentence_or_does_no_harm(key, lived, folder):
-    good = json.loads(next((lived / "c").glob("gen-*/state.json")).read_bytes())
-    assert sorted(good) == sorted(STATE_KEYS)
-    for value in (*STRANGE, "absent"):
-        bad = {**good, key: value}
-        if value == "absent":
-            del bad[key]
-        survives(lived, folder, bad)
-
-
-def test_a_state_with_anything_strange_inside_is_refused_in_a_sentence_or_does_no_harm(lived, folder):
-    rng = random.Random(5)
-    for _ in range(60):
-        bad = json.loads(next((lived / "c").glob("gen-*/state.json")).read_bytes())
-        at, depth = bad, rng.randrange(1, 5)
-        while True:
-            key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
-            if depth == 0 or not isinstance(at[key], dict | list) or not at[key]:
-                at[key] = rng.choice(STRANGE)
-                break
-            at, depth = at[key], depth - 1
-        survives(lived, folder, bad)
-
-
-def survives(lived: Path, folder: Path, state: dict) -> None:
-    """A life that is offered this state begins, or says in a sentence why not, with its weights as they were."""
-    shutil.rmtree(folder / "life", ignore_errors=True)
-    shutil.copytree(lived, folder / "life")
-    replaced(folder / "life" / "c", "state.json", json.dumps(state).encode())
-    mind = BriefMind(dot().action_space.size)
-    before = weights(mind)
-    try:
-        brief(folder / "life", mind)._memory.release()  # type: ignore[union-attr]
-    except MotorbabbleError as refusal:
-        assert "\n" not in str(refusal) and weights(mind) == before
-
-
-@pytest.mark.parametrize("stem", ["autoencoder", "predictor_0", "optimizer", "memory"])
-def test_a_generation_without_one_of_its_files_is_refused(stem, life):
-    forged(life / "c", lambda tensors, state: tensors.pop(stem))
-    is_refused(life)
-
-
-def test_memories_of_other_kinds_are_refused_or_do_no_harm(lived, folder):
-    strange = [torch.zeros(0), torch.zeros(3, 3), torch.full((7,), 2**40), torch.tensor(5.0), torch.zeros(2, dtype=torch.bool)]
-    names = ["replay/moments", "replay/runs", "replay/led", "replay/sum", "replay/seen", "history/0"]
-    for name, value in [(name, value) for name in names for value in (*strange, None)]:
-        shutil.rmtree(folder / "life", ignore_errors=True)
-        shutil.copytree(lived, folder / "life")
-        forged(folder / "life" / "c", put("memory", name, value))
-        mind = BriefMind(dot().action_space.size)
-        before = weights(mind)
-        try:
-            brief(folder / "life", mind)._memory.release()  # type: ignore[union-attr]
-        except MotorbabbleError as refusal:
-            assert "\n" not in str(refusal) and weights(mind) == before
-
-
-FORBIDDEN = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-
-
-def unpickling(source: str) -> list[str]:
-    """What could run code that came in a file."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN]
-        elif isinstance(node, ast.ImportFrom):
-            names = {alias.name for alias in node.names}
-            found += [node.module or ""] * ((node.module or "").partition(".")[0] in FORBIDDEN or (node.module == "torch" and "load" in names))
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            called = f"{node.value.id}.{node.attr}"
-            found += [called] * (called in ("torch.load", "torch.jit", "builtins.eval", "builtins.exec", "pandas.read_pickle", "pd.read_pickle"))
-        elif isinstance(node, ast.Name):
-            found += [node.id] * (node.id in ("eval", "exec", "__import__"))
-        elif isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
-            found += [node.arg] * (not isinstance(node.value, ast.Constant) or node.value.value is (node.arg == "allow_pickle"))
-    return found
-
-
-def test_nothing_in_the_package_can_unpickle():
-    for path in PACKAGE.rglob("*.py"):
-        assert not unpickling(path.read_text("utf-8")), path
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        *("import pickle", "import joblib.hashing", "from marshal import loads", "torch.load(path)", "from torch import load", "eval(text)"),
-        *("exec(text)", "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=wish)", "load(path, weights_only=False)", "f = eval"),
-    ],
-)
-def test_the_search_for_unpickling_finds(source):
-    assert unpickling(source)
-
-
-# When, and what of it
-
-
-def test_the_file_names_in_the_document_are_those_of_a_real_checkpoint(tmp_path):
-    ended(Kind(dot, latent=True, steps=2).learn(tmp_path))
-    document = (PACKAGE.parent / "docs" / "checkpoint-format.md").read_text()
-    told = re.search(r"```\n(.*?)```", document, re.DOTALL)
-    assert told
-    files = set(re.findall(r"^    ([a-z0-9_]+\.\w+) ", told[1], re.MULTILINE))
-    newest = max((tmp_path / "checkpoint").glob("gen-*"))
-    assert {path.name for path in newest.iterdir()} == files and len(files) == 7
-    assert {path.name for path in (tmp_path / "checkpoint").iterdir() if path.is_file()} == {"checkpoint.lock"} and "checkpoint.lock" in told[1]
-
-
-def test_every_500_updates_every_minute_and_at_the_end_unless_told_otherwise():
-    assert (MemoryConfig().save_updates, MemoryConfig().save_seconds) == (500, 60.0)
-
-
-def saves_of(folder: Path, monkeypatch, tick: float = 0.0, **settings) -> list[tuple[int, int]]:
-    """(steps, updates) of every save of a life in which a step takes `tick` seconds."""
-    told, now = [], [0.0]
-
-    class Told(Checkpoints):
-        def save(self, number: int, saved: Saved) -> int:
-            told.append((saved.state["run"]["steps_done"], saved.state["counters"]["updates"]))
-            return super().save(number, saved)
-
-    class Clock:
-        monotonic = staticmethod(lambda: now[0])
-
-    monkeypatch.setattr(memory, "Checkpoints", Told)
-    monkeypatch.setattr(memory, "time", Clock)
-    for event in brief(folder, **settings):
-        now[0] += tick * isinstance(event, Step)
-    return told
-
-
-def test_it_saves_after_so_many_updates_between_two_steps_and_at_both_ends(tmp_path, monkeypatch):
-    told = saves_of(tmp_path, monkeypatch, steps=30, save_updates=10)
-    updates = [updates for _, updates in told]
-    assert told[0] == (0, 0) and told[-1][0] == 30
-    assert all(10 <= after - before <= 12 for before, after in pairwise(updates[:-1])) and len(updates) >= 4
-
-
-def test_it_saves_after_so_many_seconds(tmp_path, monkeypatch):
-    told = saves_of(tmp_path, monkeypatch, tick=13.0, steps=15)
-    assert [steps for steps, _ in told] == [0, 6, 11, 15], "5 steps of 13 s are the first to make a minute, seen at the next one"
-
-
-def test_it_saves_when_it_is_stopped_and_when_somebody_stops_listening(tmp_path):
-    run = brief(tmp_path / "stopped", steps=50)
-    for event in run:
-        if isinstance(event, Step) and event.index == 4:
-            run.stop.set()
-    assert steps_saved(tmp_path / "stopped") == 5
-    with brief(tmp_path / "left", steps=50) as run:
-        for event in run:
-            if isinstance(event, Step) and event.index == 4:
-                break
-    assert steps_saved(tmp_path / "left") == 5
-
-
-def steps_saved(folder: Path) -> int:
-    loaded = Checkpoints(folder / "c").load()
-    assert loaded
-    return loaded.state["run"]["steps_done"]
-
-
-def test_a_step_that_could_not_be_written_down_is_not_saved_as_lived(tmp_path, monkeypatch):
-    robot, steps = Counting(), []
-
-    def lives() -> None:
-        with brief(tmp_path, robot=robot, steps=30, save_updates=4) as run:
-            for event in run:
-                steps.extend([event.index] if isinstance(event, Step) else [])
-                if len(steps) == 9:
-                    monkeypatch.setattr(run._memory.recorder.writer, "_failure", RecordingError("the disk is full; make room"))  # type: ignore[union-attr]
-
-    with pytest.raises(RecordingError, match="disk is full"):
-        lives()
-    assert steps == list(range(9)) and steps_saved(tmp_path) <= 9
-    again = brief(tmp_path, robot=Counting(), steps=30)
-    lived = [event.index for event in again if isinstance(event, Step)]
-    assert lived[0] <= 9 and lived[-1] == 29 and sorted(set(steps) | set(lived)) == list(range(30))
-    counted(again)
-
-
-def counted(run: Run) -> None:
-    """Every two neighbours of a run in replay have the action between them that their frames say."""
-    replay = run.learner.replay
-    for before, after, led, length in zip(replay._frames, replay._frames[1:], replay._led[1:], replay._runs[1:], strict=False):
-        if length > 1:
-            (count, _), (then, last) = read(before), read(after)
-            assert then - count == last and led is not None, (count, then, last)
-            assert run.action_space.decode(led) == {"add": last}
-
-
-# Pins
-
-
-def pins(folder: Path) -> set[str]:
-    return {path.parent.name for path in (folder / "s").glob("*/pinned_by_*")}
-
-
-def test_sessions_that_a_kept_generation_refers_to_are_pinned_and_forgotten_ones_are_not(tmp_path):
-    for _ in range(5):
-        run = ended(brief(tmp_path, steps=6, capacity=8))
-        assert not [note for note in run.notes if "cannot be read" in note]
-    sessions = sorted(
-        (path for path in (tmp_path / "s").iterdir() if path.is_dir()),
-        key=lambda path: json.loads((path / "session_meta.json").read_bytes())["created_ns"],
-    )
-    assert len(sessions) == 5
-    checkpoints = Checkpoints(tmp_path / "c")
-    generations = [json.loads((checkpoints.path(number) / "state.json").read_bytes()) for number in checkpoints.generations()]
-    needed = {name for state in generations for name in state["remembered"]}
-    assert pins(tmp_path) == needed == {path.name for path in sessions[-3:]}, "8 frames lie in two sessions, and the backup needs one more"
-    assert all(len(segment) and state["remembered"] for state in generations for segment in state["trail"]["segments"])
-
-
-def test_a_life_that_holds_everything_out_keeps_the_pin_of_what_it_records(tmp_path):
-    run = brief(tmp_path, steps=8, save_updates=1, holds_out=lambda observation: True)
-    for event in run:
-        assert not isinstance(event, Step) or run._memory.recorder.session in pins(tmp_path)  # type: ignore[union-attr]
-
-
-def test_sessions_of_starts_that_came_to_nothing_do_not_stay_pinned(tmp_path):
-    ended(brief(tmp_path))
-    for _ in range(3):
-        run = brief(tmp_path)
-        next(iter(run))  # begins a session, and dies of it
-        run._memory.recorder.writer._let_go()  # type: ignore[union-attr]
-        run._memory.release()  # type: ignore[union-attr]
-    ended(brief(tmp_path, steps=12))
-    ended(brief(tmp_path, steps=12))
-    empty = {path.parent.name for path in (tmp_path / "s").glob("*/session_meta.json") if json.loads(path.read_bytes())["state"] == "live"}
-    assert len(empty) == 3 and not empty & pins(tmp_path)
-
-
-def test_a_life_that_is_stopped_while_it_catches_up_keeps_the_pins_of_what_it_has_not_reached(tmp_path):
-    """Two sessions lie behind the only generation that is whole."""
-    for _ in range(2):
-        run = brief(tmp_path, steps=40, capacity=4)
-        for event in run:
-            if isinstance(event, Step) and not run.catching_up and event.index % 6 == 5:
-                break
-        run._memory.recorder.writer._let_go()  # type: ignore[union-attr]
-        run._memory.release()  # type: ignore[union-attr]
-        newest = Checkpoints(tmp_path / "c").generations()[0]
-        if newest:
-            flip(Checkpoints(tmp_path / "c").path(newest) / "optimizer.safetensors")
-    run = brief(tmp_path, steps=40, capacity=4)
-    for event in run:
-        assert run.catching_up
-        if isinstance(event, Step) and event.index == 2:
-            run.stop.set()
-    assert len(pins(tmp_path)) == 2 and steps_saved(tmp_path) == 3
-    again = brief(tmp_path, steps=40, capacity=4)
-    assert "first learns from what was recorded after that (9 moments)" in again.notes[0]
-    again.close()

@@ -187,6 +187,8 @@ class Run:
             self.elapsed, self._here = self.elapsed + lasted, self._here + lasted
             if event is None:
                 self._between_steps = True
+                if self.stop.is_set():
+                    self.robot.stop()  # before anything is saved
                 self.close()
                 return
             if isinstance(event, Step):
@@ -218,15 +220,15 @@ class Run:
         yield from live(self.robot, self.select, self.learner, self.stop, steps=self.until, first=self.steps_done, history=self._history)
 
     def save(self) -> None:
-        """Save now, where it has a memory; nothing in the middle of a step that broke off."""
+        """Save now, where it has a memory; in the middle of a recorded step the save before it stands."""
         if self._memory and self._between_steps:
             self._memory.save(self.state_dict())
 
     def close(self) -> None:
         """Save and close the session. May be called twice; a closed run lives no further."""
         memory, self._memory = self._memory, None
+        self._events = iter(())
         if memory:
-            self._events = iter(())
             memory.close(self.state_dict() if self._between_steps else None)
 
     def __enter__(self) -> Self:

@@ -268,12 +268,17 @@ class Memory:
                 self.notes.append(f"It was not saved: {error}.")
 
     def save(self, run_state: dict[str, Any]) -> None:
-        """A generation of this moment, if generations are kept."""
-        if not self._checkpoints:
+        """A generation of this moment, if generations are kept and this is a moment to keep.
+
+        In the middle of a step the save before and the session say it exactly; where nothing was recorded, this comes nearest.
+        """
+        in_a_step = self.learner.replay.moments > self.trail.moments
+        recorded = self.recorder is not None or self._tail[0] or isinstance(self.robot, ReplayRobot)
+        if not self._checkpoints or (in_a_step and recorded):
             return
         self._due = (self.learner.updates, time.monotonic())
         before = self.trail.moments
-        history, frames = history_of(self.history, pending=self.learner.replay.moments > before)
+        history, frames = history_of(self.history, pending=in_a_step)
         state = {
             "life": self.life,
             "trail": self.trail.to_json(),
@@ -306,12 +311,9 @@ class Memory:
         return {"frames": together, "frame_ends": torch.from_numpy(ends), "frame_moments": torch.tensor(list(wanted))}
 
     def close(self, run_state: dict[str, Any] | None) -> None:
-        """Save, unless something broke off (`run_state` is None) or a step was only begun; close the session, let go of the lock."""
+        """Save, unless something broke off (`run_state` is None); close the session, let go of the lock."""
         try:
-            in_a_step = self.learner.replay.moments > self.trail.moments
-            recorded = self.recorder is not None or self._tail[0] or isinstance(self.robot, ReplayRobot)
-            # In the middle of a step the save before and the session say it exactly; where nothing was recorded, this comes nearest.
-            if run_state is not None and not (in_a_step and recorded):
+            if run_state is not None:
                 self.save(run_state)  # before the last look, which some worlds change by
         finally:
             try:

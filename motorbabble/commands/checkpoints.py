@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from motorbabble.commands.flags import parse
+from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.errors import CheckpointError, ConfigurationError
 from motorbabble.experience import ActionSpace
 from motorbabble.learning.checkpoint import Checkpoints, Loaded
@@ -21,9 +21,8 @@ class Where:
 
 
 def checkpoints(arguments: Sequence[str]) -> None:
-    word, *rest = [*arguments, ""]
-    first = next((i for i, text in enumerate(rest) if text.startswith("-")), len(rest))
-    names, flags = [text for text in rest[:first] if text], [text for text in rest[first:] if text]
+    words, flags = words_and_flags(arguments)
+    word, *names = words or [""]
     if word == "list":
         _list(parse(Where(), flags, "babble checkpoints list").checkpoints)
     elif word == "show":

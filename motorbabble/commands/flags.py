@@ -9,3 +9,9 @@ def parse(default: Any, arguments: Sequence[str], program: str) -> Any:
     import tyro
 
     return tyro.cli(type(default), default=default, args=list(arguments), prog=program, config=(tyro.conf.AvoidSubcommands,))
+
+
+def words_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What comes before the first flag, and the rest."""
+    first = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    return list(arguments[:first]), list(arguments[first:])

@@ -1,4 +1,4 @@
-"""demo, run, replay: a life to watch. Ctrl+C stops at the next step, the robot first; then everything is saved."""
+"""demo, run, replay: a life to watch. Ctrl+C stops at the next step, the robot first; what was lived is on disk."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from rich.padding import Padding
 from motorbabble import __version__
 from motorbabble.agents import RobotRunner, Run, learn
 from motorbabble.analysis.card import Card
-from motorbabble.commands.flags import parse
+from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Action, ActionSpace, Step, Study
 from motorbabble.learning.checkpoint import newest_in, put_aside
@@ -103,7 +103,7 @@ def run(name: str, flags: Sequence[str]) -> None:
 
 
 def replay(arguments: Sequence[str]) -> None:
-    sessions, flags = _words_and_flags(arguments)
+    sessions, flags = words_and_flags(arguments)
     chosen: Replay = parse(Replay(), flags, "babble replay SESSION...")
     if not sessions:
         raise ConfigurationError("no session was named; give names, paths, latest, all or ROBOT/all (babble sessions list shows them)")
@@ -248,7 +248,6 @@ def _say(run: Run, console: Console) -> None:
 
 def _rest(run: Run, memory: MemoryConfig | None, console: Console, signal_number: int) -> None:
     """The end after Ctrl+C."""
-    run.robot.stop()
     kept = f" It is saved in {memory.checkpoint_dir}; the same command goes on from here." if memory and memory.checkpoint_dir else ""
     console.print(f"The robot is at rest after {run.steps_done} steps.{kept}", highlight=False)
     raise SystemExit(128 + signal_number)
@@ -285,12 +284,6 @@ def _filter(text: str, space: ActionSpace) -> Any:
         return all(action[name] == value for name, value in wanted.items())
 
     return accepts
-
-
-def _words_and_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What comes before the first flag, and the rest."""
-    first = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    return list(arguments[:first]), list(arguments[first:])
 
 
 @contextmanager

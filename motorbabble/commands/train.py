@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Literal
 
+from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.commands.together import interrupts, is_one_of_several, joined, launch
 from motorbabble.errors import ConfigurationError
 from motorbabble.recording.format import check_name
@@ -70,18 +71,16 @@ def train(arguments: Sequence[str]) -> None:
 
 def _parsed(arguments: Sequence[str]) -> tuple[list[str], Train]:
     """Sessions come first, flags after them."""
-    import tyro
-
-    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    settings = tyro.cli(Train, default=Train(), args=list(arguments[count:]), prog="babble train SESSION...")
-    if not count:
+    words, flags = words_and_flags(arguments)
+    settings: Train = parse(Train(), flags, "babble train SESSION...")
+    if not words:
         raise ConfigurationError("babble train needs a session; give names, paths, latest, or all, before any flag")
     if settings.devices < 1 or settings.steps < 1 or settings.seed < 0:
         raise ConfigurationError(f"{settings.devices} devices, {settings.steps} steps and seed {settings.seed} cannot work; give positive numbers")
     check_name(settings.name)
     if settings.batch_size % settings.devices:
         raise ConfigurationError(f"a batch of {settings.batch_size} windows cannot be shared evenly by {settings.devices} devices; give a multiple")
-    return list(arguments[:count]), settings
+    return words, settings
 
 
 def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: Flag) -> None:

@@ -10,6 +10,7 @@ from recordings import onward
 
 from motorbabble.experience import Observation
 from motorbabble.robots.bodies import BodiesRobot
+from motorbabble.robots.dot_2d import Dot2dRobot
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
 
@@ -22,6 +23,9 @@ ROBOTS = {
     "bodies that stop": lambda: BodiesRobot(0),
     "bodies, short episodes": lambda: BodiesRobot(2, image_size=48, episode_steps=4),
     "bodies, another course": lambda: BodiesRobot(6, course=1),
+    "dot in two dimensions": lambda: Dot2dRobot(seed=1),
+    "dot in two rooms": lambda: Dot2dRobot(rooms=True, seed=2),
+    "dot with a television": lambda: Dot2dRobot(television=True, seed=3),
     "recording of a robot": onward,
     "robot that is recorded": lambda: RecordingRobot(Counting(episode_steps=9), tempfile.mkdtemp()),
 }

@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # the floor above; named for readers and the type checker onl
 
 Action = Mapping[str, float]  # {"motor_left": 0.0, "motor_right": 0.12, "duration": 0.2}
 
+LISTED = 64  # actions of a list that are all imagined at every step; of a longer list as many are drawn
+
+MOVED = 12  # of 255: camera noise and JPEG stay below, a moved thing is above
+
 # Distinct for most kinds of colour vision; every picture also names the action in words.
 _COLORS = ((214, 69, 65), (46, 160, 67), (56, 116, 203), (230, 159, 0), (148, 103, 189), (0, 158, 155))
 
@@ -52,6 +56,11 @@ def check_frame(image: Any) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise FrameError(f"the frame has shape {image.shape}, not (height, width, 3); return RGB with the colour last")
     return image
+
+
+def has_moved(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether any value of a frame (H, W, 3) uint8 changed by more than MOVED."""
+    return bool(np.abs(before.astype(np.int16) - after).max() > MOVED)
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,11 @@ class ActionSpace:
         return space
 
     @property
+    def is_long(self) -> bool:
+        """Whether it lists more actions than can be imagined at every step."""
+        return self.actions is not None and len(self.actions) > LISTED
+
+    @property
     def size(self) -> int:
         """C, the length of an encoded action."""
         return len(self.actions) if self.actions is not None and not self.ordered else len(self.channels)
@@ -176,7 +190,9 @@ class ActionSpace:
         """(C,) float32 in [-1, 1]; an unordered discrete action becomes one-hot."""
         plain = self.check(action)
         if self.actions is not None and not self.ordered:
-            return np.eye(len(self.actions), dtype=np.float32)[self.actions.index(plain)]
+            vector = np.zeros(len(self.actions), np.float32)
+            vector[self.actions.index(plain)] = 1
+            return vector
         return np.array([channel.scaled(plain[channel.name]) for channel in self.channels], np.float32)
 
     def decode(self, vector: np.ndarray) -> Action:
@@ -184,15 +200,20 @@ class ActionSpace:
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.size,):
             raise ActionError(f"an encoded action of this space has shape ({self.size},), not {vector.shape}; make it with encode")
+        if self.actions is not None and not self.ordered:
+            return self.actions[int(np.argmax(vector))]  # of one-hot vectors, the nearest
         if self.actions is not None:
             return self.actions[int(np.argmin([np.square(self.encode(action) - vector).sum() for action in self.actions]))]
         return {c.name: c.unscaled(float(np.clip(v, -1, 1))) for c, v in zip(self.channels, vector, strict=True)}
 
     def candidates(self, n: int | None = None, rng: np.random.Generator | None = None) -> list[Action]:
-        """Every action of a list; of a box, rest and n - 1 drawn ones (n = 8 unless told, drawn by `rng`)."""
-        if self.actions is not None:
+        """Every action of a list of up to LISTED; of a longer one or of a box, rest and n - 1 drawn by `rng` (n: LISTED, or 8 of a box)."""
+        if self.actions is not None and not self.is_long:
             return list(self.actions)
         rng = rng or np.random.default_rng(0)
+        if self.actions is not None:
+            others = [i for i, action in enumerate(self.actions) if action != self.rest]
+            return [self.rest, *(self.actions[others[i]] for i in rng.choice(len(others), min((n or LISTED) - 1, len(others)), replace=False))]
         drawn = [{c.name: float(rng.uniform(c.low, c.high)) for c in self.channels} for _ in range((n or 8) - 1)]
         return [dict(self.rest), *drawn]
 
@@ -236,7 +257,9 @@ class ActionSpace:
 
     def __str__(self) -> str:
         if self.actions is not None:
-            return "[" + ", ".join(str({k: float(f"{v:g}") for k, v in action.items()}) for action in self.actions) + "]"
+            shown = [str({k: float(f"{v:g}") for k, v in action.items()}) for action in self.actions[:LISTED]]
+            more = [f"and {len(self.actions) - LISTED} more"] if self.is_long else []
+            return "[" + ", ".join(shown + more) + "]"
         return "[" + ", ".join(f"{c.name}: {c.low:g} to {c.high:g}{c.unit}" for c in self.channels) + "]"
 
 
@@ -287,9 +310,21 @@ class Situation:
     action_space: ActionSpace
     world_model: "WorldModel | None" = None
     step: int = 0
+    episode: int = 0  # of the window's frames
 
 
 Selector = Callable[[Situation], "Choice | Action | tuple[Action, Any]"]
+
+
+def as_choice(chosen: Any, space: ActionSpace) -> Choice:
+    """Selectors may answer a Choice, a plain action, or (action, metadata); the action must be one of the robot's."""
+    if isinstance(chosen, tuple) and len(chosen) == 2:
+        chosen = chosen[0]
+    if not isinstance(chosen, Choice):
+        if not isinstance(chosen, Mapping):
+            raise ActionError(f"the selector chose {chosen!r}, which is no action; return one of {space}")
+        chosen = Choice(chosen, why="as the selector said")
+    return Choice(space.check(chosen.action), chosen.scores, chosen.why)
 
 
 @dataclass(frozen=True)
@@ -318,6 +353,7 @@ class Study:
     gate: str
     seconds: float  # of learning so far: gradient steps only
     samples: int = 0  # windows learned from so far
+    notes: tuple[str, ...] = ()  # sentences a person should hear: a level of prediction was created, or went
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ def looking_changes_nothing(make_robot):
         if hasattr(seldom, "state_dict"):
             plain = live(seldom)
             for seen, executed in plain[:-1]:
+                if seen.ends:  # to look again is to begin the next episode
+                    break
                 for _ in range(3):
                     assert np.array_equal(look(often).image, seen.image), "looking more often does not change what happens"
                 often.execute_action(executed)

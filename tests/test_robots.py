@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from counting import Counting, read, write
 from exams import ROBOT_RULES, robot_exam
+from perfect_minds import PerfectMind, dot_2d, seen
 from recordings import onward
 
 from motorbabble.experience import Observation
 from motorbabble.robots.bodies import BodiesRobot
 from motorbabble.robots.dot_2d import Dot2dRobot
+from motorbabble.robots.gymnasium_robot import GymnasiumConfig, GymnasiumRobot
 from motorbabble.robots.recording_robot import RecordingRobot
+from motorbabble.robots.stub import StubRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
+from motorbabble.world_models.dream import DreamRobot
 
 ROBOTS = {
     "counting": Counting,
@@ -26,6 +30,11 @@ ROBOTS = {
     "dot in two dimensions": lambda: Dot2dRobot(seed=1),
     "dot in two rooms": lambda: Dot2dRobot(rooms=True, seed=2),
     "dot with a television": lambda: Dot2dRobot(television=True, seed=3),
+    "cart pole, two steps an action": lambda: GymnasiumRobot(GymnasiumConfig("CartPole-v1", repeat=2), seed=5),
+    "pendulum, whose actions are a box": lambda: GymnasiumRobot(GymnasiumConfig("Pendulum-v1"), seed=0),
+    "four rooms": lambda: GymnasiumRobot(GymnasiumConfig("MiniGrid-FourRooms-v0", settings='{"tile_size": 8}'), seed=0),
+    "stub": lambda: StubRobot(seed=4),
+    "dream": lambda: DreamRobot(PerfectMind(dot_2d()), dot_2d().action_space, [seen(dot_2d(seed)) for seed in range(5)], 7, seed=3),
     "recording of a robot": onward,
     "robot that is recorded": lambda: RecordingRobot(Counting(episode_steps=9), tempfile.mkdtemp()),
 }

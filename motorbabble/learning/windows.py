@@ -17,6 +17,7 @@ import numpy as np
 from motorbabble.errors import ConfigurationError, RecordingError, SessionDamaged
 from motorbabble.experience import ActionSpace, Window
 from motorbabble.recording.reader import RecordingReader
+from motorbabble.world_models.base import resized
 
 ONE_IN = 5  # sessions, or parts of the only session, kept for validation
 READ_AHEAD = 3  # batches
@@ -89,11 +90,12 @@ def _last_fifth(part: Part, length: int) -> tuple[list[Part], list[Part], str]:
 class SessionWindows:
     """All windows of `length` frames in some parts of sessions, which must be of one robot type, action space and frame size.
 
-    `memory_mb`: of decoded frames kept. Frames that could not be read are in `damaged`: (session, moment). ConfigurationError,
-    with both values, when sessions do not fit together. Used by one thread at a time, which while `batches` runs is its own.
+    `memory_mb`: of decoded frames kept. `image_size` (height, width): what frames are resized to, as at a model's door. Frames that
+    could not be read are in `damaged`: (session, moment). ConfigurationError, with both values, when sessions do not fit together.
+    Used by one thread at a time, which while `batches` runs is its own.
     """
 
-    def __init__(self, parts: Sequence[Part], length: int, seed: int = 0, memory_mb: float = 1024.0):
+    def __init__(self, parts: Sequence[Part], length: int, seed: int = 0, memory_mb: float = 1024.0, image_size: tuple[int, int] | None = None):
         if length < 2 or not memory_mb >= 0:
             raise ConfigurationError(f"windows of {length} frames and {memory_mb} MB of memory cannot work; a window has 2 frames or more")
         self.parts, self.length, self.seed = list(parts), length, seed
@@ -101,7 +103,8 @@ class SessionWindows:
         self._starts = np.concatenate(starts) if starts else np.zeros((0, 2), np.int64)
         if not len(self._starts):
             raise ConfigurationError(f"the sessions hold no {length} frames in a row of one episode; record longer ones")
-        self.image_shape = _agreed(self.parts)
+        self._recorded = _agreed(self.parts)
+        self.image_shape = image_size or self._recorded
         self.robot_type, self.action_space = parts[0].reader.robot_type, parts[0].reader.action_space
         self.sources = [[part.reader.name, len(rows)] for part, rows in zip(parts, starts, strict=True)]  # which, with how many windows
         self.damaged: set[tuple[str, int]] = set()
@@ -190,10 +193,12 @@ class SessionWindows:
         except SessionDamaged:
             self.damaged.add(key)
             return None
-        if frame.shape[:2] != self.image_shape:
+        if frame.shape[:2] != self._recorded:
             raise ConfigurationError(
-                f"{_size(self.image_shape)} pixels at first, but {_size(frame.shape)} at moment {number} of {key[0]}; leave it out"
+                f"{_size(self._recorded)} pixels at first, but {_size(frame.shape)} at moment {number} of {key[0]}; leave it out"
             )
+        if self.image_shape != self._recorded:
+            frame = resized(frame, self.image_shape)
         self._frames[key] = frame
         self._bytes += frame.nbytes
         while self._bytes > self._most_bytes:

@@ -27,10 +27,11 @@ class BodiesConfig:
     course: int | None = None  # draws what happens in it; another number is another life in the same world
     image_size: int = 112  # pixels, both sides
     episode_steps: int = 30  # actions, after which all positions are drawn anew
+    idle: int = 0  # so many more actions that do nothing, as buttons that are not connected
     turn_probability: float = 0.1  # per step, that the distractor takes a new heading
 
     def __post_init__(self):
-        for name in ("seed", "course", "image_size", "episode_steps"):
+        for name in ("seed", "course", "image_size", "episode_steps", "idle"):
             value = getattr(self, name)
             if (value is not None or name != "course") and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0):
                 raise ConfigurationError(f"{name} is {value!r}; give a whole number, 0 or more")
@@ -57,7 +58,7 @@ class Body:
 
 
 class BodiesRobot(RobotInterface):
-    """The controlled bodies of one such world, moved by 2 to 6 actions {"action": i}.
+    """The controlled bodies of one such world, moved by 2 to 6 actions {"action": i} (and `idle` more that do nothing).
 
     After every `episode_steps` actions a new episode begins: the next look shows fresh positions and carries
     episode + 1, so the outcome of an episode's last action is never seen. Once stopped it stays stopped, with
@@ -100,7 +101,9 @@ class BodiesRobot(RobotInterface):
         lengths = np.linalg.norm(self.displacements, axis=-1).sum(axis=1)
         moves = iter(range(1, len(lengths) + 1))
         labels = ["rest" if length == 0 else f"move {next(moves)}" for length in lengths]
-        actions = [{"action": index} for index in range(len(lengths))]
+        labels += [f"idle {i + 1}" for i in range(self.config.idle)]
+        self.displacements = np.concatenate([self.displacements, np.zeros((self.config.idle, count, 2), int)])
+        actions = [{"action": index} for index in range(len(labels))]
         self._action_space = ActionSpace.discrete(actions, rest=int(lengths.argmin()), ordered=False, labels=labels)
         self._extents = np.array([body.extent for body in self.bodies])
 

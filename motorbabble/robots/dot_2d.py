@@ -28,7 +28,7 @@ class Dot2dConfig:
     dot_radius: int = 3  # pixels
     move_pixels: int = 5  # per move; shares no divisor with 64, so that every place can be reached
     rooms: bool = False  # two rooms with a door between them, and edges that stop
-    television: bool = False  # a sixth action, "watch", shows noise on a patch, in a strip below
+    television: bool = False  # one more action, "watch", shows noise on a patch, in a strip below
     action_delay: float = 0.0  # seconds the robot lets pass after each action
 
     def __post_init__(self):
@@ -107,15 +107,12 @@ class Dot2dRobot(RobotInterface):
         return plain
 
     def _move(self, way: np.ndarray) -> None:
-        dx, dy = way if self.room == 0 else (-way[1], way[0])
+        dx, dy = (way if self.room == 0 else (-way[1], way[0])) * np.array(self.config.move_pixels)
+        x, y, size = self.x + int(dx), self.y + int(dy), self.config.image_size
         if not self.config.rooms:
-            size = self.config.image_size
-            self.x, self.y = (self.x + int(dx) * self.config.move_pixels) % size, (self.y + int(dy) * self.config.move_pixels) % size
-            return
-        for _ in range(self.config.move_pixels):  # pixel by pixel, up to whatever is in the way
-            if not self._free(self.x + int(dx), self.y + int(dy)):
-                return
-            self.x, self.y = self.x + int(dx), self.y + int(dy)
+            self.x, self.y = x % size, y % size
+        elif self._free(x, y):  # what is in the way lets nothing through, not even halfway
+            self.x, self.y = x, y
 
     def _free(self, x: int, y: int) -> bool:
         size, radius = self.config.image_size, self.config.dot_radius

@@ -12,6 +12,8 @@ import numpy as np
 
 from motorbabble.experience import Action, ActionSpace, Observation
 
+SAID = 24  # actions that a sentence names
+
 
 class RobotInterface(ABC):
     """A body that can look and act. Subclass it, give the four members, and everything else works unchanged."""
@@ -44,8 +46,10 @@ class RobotInterface(ABC):
     def describe(self) -> str:
         """What it is and can do, in a sentence for people."""
         actions = self.action_space.actions
-        can = "any value of its channels" if actions is None else ", ".join(map(self.action_space.label, actions))
-        return f"{self.robot_type} can do: {can}."
+        if actions is None:
+            return f"{self.robot_type} can do any value of {self.action_space}."
+        more = f" and {len(actions) - SAID} more" if len(actions) > SAID else ""
+        return f"{self.robot_type} can do: {', '.join(map(self.action_space.label, actions[:SAID]))}{more}."
 
     def __enter__(self) -> Self:
         return self

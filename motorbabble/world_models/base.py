@@ -3,6 +3,7 @@
 Life, selectors, the card and the explorers speak to this contract only. tests/exams.py holds its rules
 as an exam that every world model passes. Losses are a pure function of weights and batch: whatever is random in
 them grows from a number of the sample's own, so that a sample is masked alike in whichever process it is learned from.
+A model may see smaller frames than its robot gives: whatever enters such a mind is resized at its door, and nowhere else.
 """
 
 import zlib
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from motorbabble.errors import ActionError, FrameError
+from motorbabble.errors import ActionError, ConfigurationError, FrameError
 from motorbabble.experience import Window
 
 
@@ -93,19 +94,23 @@ def over_processes(value: Tensor) -> Tensor:
 class Imagination:
     """What would happen. images (N, H, 3, h, w) float in [0, 1]; uncertainty (N, H), in nats, larger is less sure.
 
-    N plans of H actions each. `images` is None when only uncertainty was asked for.
+    N plans of H actions each. `images` is None when only uncertainty was asked for. `expected_error` (N, H), mean squared, is how wrong the
+    pictures are expected to be: it includes what nobody could know, which uncertainty leaves out. None for models that do not say.
     """
 
     images: Tensor | None
     uncertainty: Tensor
+    expected_error: Tensor | None = None
 
 
 class WorldModel(nn.Module, ABC):
     """A model of what one robot's actions do to what it sees."""
 
-    image_shape: tuple[int, int]  # height, width of the frames it takes and gives
+    image_shape: tuple[int, int]  # height, width of the frames it learns from and gives
+    has_door: bool = False  # whether it takes frames of any size, and resizes them; else only those of image_shape
     action_size: int  # C of ActionSpace.size
     history: int  # how many newest frames it looks at
+    can_grow: bool = False  # whether it can have levels above 0
     teaching: frozenset[str] = frozenset()  # fields of its `config` that say how it is taught, not what it computes; a checkpoint may change them
 
     @abstractmethod
@@ -113,8 +118,12 @@ class WorldModel(nn.Module, ABC):
         """What it sees in frames (N, H, W, 3) uint8: (N, 3, H, W) in [0, 1]. Frames are encoded whole."""
 
     @abstractmethod
-    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True) -> Imagination:
-        """What N plans of H encoded actions, (N, H, C), would lead to from the window's end, in one batch."""
+    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
+        """What N plans of H encoded actions, (N, H, C), would lead to from the window's end, in one batch.
+
+        At a level above 0 only the frame after every `spans[level]` actions is imagined; H is a multiple of that. A model
+        without levels need not know of `level`, and is never asked for one.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -125,6 +134,27 @@ class WorldModel(nn.Module, ABC):
         "fresh_copy_error" (MSE of the last transition of the first window, and copy-last's) draw the learning curve.
         """
 
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many actions ahead each level predicts in one pass: (1, 2, 4, ...); a model without levels has level 0 only."""
+        return (1,)
+
+    def grow(self, seed: int) -> None:
+        """One more level, above those that there are. What is random in it grows from `seed`, never from torch's own generators."""
+        raise ConfigurationError(f"a {type(self).__name__} has no levels to grow; set most_levels to 1")
+
+    def retire(self) -> None:
+        """Remove the highest level; only what has grown is ever removed."""
+        raise ConfigurationError(f"a {type(self).__name__} has no levels to retire; set most_levels to 1")
+
+    def level_losses(self, level: int, batch: Batch) -> dict[str, Tensor]:
+        """As `losses`, of a level above 0, for windows that end `spans[level]` actions after what the level sees."""
+        raise ConfigurationError(f"a {type(self).__name__} has no level {level}; set most_levels to 1")
+
+    def level_of(self, weight: str) -> int:
+        """The level that a weight of this name belongs to; what all levels share is level 0's."""
+        return 0
+
     def file_of(self, weight: str) -> str:
         """The checkpoint file, without its ending, that a weight of this name goes into."""
         return "world_model"
@@ -133,28 +163,61 @@ class WorldModel(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def check_images(self, images: np.ndarray) -> np.ndarray:
-        if images.shape[-3:] != (*self.image_shape, 3) or images.dtype != np.uint8:
-            raise FrameError(
-                f"this model sees frames of shape {(*self.image_shape, 3)} uint8, not {tuple(images.shape[-3:])} {images.dtype}; "
-                "resize the frame, or make a model for this size"
-            )
-        return images
+    def at_the_door(self, images: np.ndarray) -> np.ndarray:
+        """Frames (..., H, W, 3) uint8 as the mind gets them, (..., h, w, 3) uint8: the same array where the size fits."""
+        if images.shape[-3:] == (*self.image_shape, 3) and images.dtype == np.uint8:
+            return images
+        if self.has_door and images.ndim >= 3 and images.shape[-1] == 3 and images.size and images.dtype == np.uint8:
+            return resized(images, self.image_shape)
+        raise FrameError(
+            f"this model sees frames of shape {(*self.image_shape, 3)} uint8, not {tuple(images.shape[-3:])} {images.dtype}; "
+            "resize the frame, or make a model for this size, or one with image_size, which resizes by itself"
+        )
 
     def check_window(self, window: Window) -> Window:
-        self.check_images(window.images)
+        """The window as it comes through the door."""
+        images = self.at_the_door(window.images)
         if window.actions.shape[1] != self.action_size and len(window) > 1:
             raise ActionError(
                 f"the window's actions are {window.actions.shape[1]} numbers each, this model knows {self.action_size}; encode them with its space"
             )
         if not np.isfinite(window.actions).all():
             raise ActionError("the window's actions hold NaN or infinity; encode every action with action_space.encode")
-        return window
+        return window if images is window.images else Window(images, window.actions, window.states)
 
-    def check_plans(self, plans: np.ndarray) -> np.ndarray:
+    def check_plans(self, plans: np.ndarray, span: int = 1) -> np.ndarray:
+        """The plans as float32; `span`: how many actions are predicted at once."""
         plans = np.asarray(plans, np.float32)
         if plans.ndim != 3 or plans.shape[2] != self.action_size or 0 in plans.shape:
             raise ActionError(f"plans have shape (plans, actions, {self.action_size}), not {plans.shape}; stack action_space.encode(action)")
+        if plans.shape[1] % span:
+            raise ActionError(f"this level predicts {span} actions at once, a plan of {plans.shape[1]} is no multiple; lengthen it, or take level 0")
         if not np.isfinite(plans).all():
             raise ActionError("a plan holds NaN or infinity; encode every action with action_space.encode")
         return plans
+
+
+def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames (..., H, W, 3) uint8 as (..., h, w, 3) uint8: each new pixel is the mean of the area that it covers.
+
+    In whole numbers, so that it gives the same bits everywhere.
+    """
+    height, width = images.shape[-3:-1]
+    rows = _gathered(images.astype(np.int64), -3, size[0])
+    summed = _gathered(rows, -2, size[1])  # of weights that add up to H W
+    return ((summed + height * width // 2) // (height * width)).astype(np.uint8)
+
+
+def _gathered(images: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """`count` sums along an axis of n values. New place i covers [i n, (i + 1) n) where old place j covers [j count, (j + 1) count)."""
+    n = images.shape[axis]
+    start = np.arange(count) * n
+    total = None
+    for k in range(-(-n // count) + 1):  # no place touches more old ones than this
+        old = start // count + k
+        overlap = np.minimum(start + n, (old + 1) * count) - np.maximum(start, old * count)
+        weight = np.maximum(overlap, 0).reshape(-1, *[1] * (-axis - 1))
+        part = images.take(np.minimum(old, n - 1), axis) * weight
+        total = part if total is None else total + part
+    assert total is not None
+    return total

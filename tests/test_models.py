@@ -26,7 +26,7 @@ def vit(height=32, width=48) -> MaskedAutoencoderViT:
 def predictor(**changes) -> TransformerActionConditionedPredictor:
     made = TransformerActionConditionedPredictor(2, 3, 32, 2, PredictorConfig(depth=3, heads=2, **changes))
     torch.nn.init.normal_(made.head.weight, std=0.1)
-    for layer in made.film_layers.values():
+    for layer in [*made.film_layers.values(), *made.adaln_layers]:
         torch.nn.init.normal_(layer.affine.weight, std=0.1)
     return made
 
@@ -190,18 +190,41 @@ def test_a_mover_that_is_sure_shifts_exactly(down, right):
     torch.testing.assert_close(moved, image.roll((down, right), (2, 3)))
 
 
+def test_adaln_lets_an_action_act_on_its_own_moment_only():
+    made = predictor(conditioning="adaln")
+    assert not made.film_layers and len(made.adaln_layers) == 3
+    latents, actions = torch.rand(1, 3, 6, 32), torch.rand(1, 3, 2)
+    after, _, _ = made(latents, actions)
+    other = actions.clone()
+    other[:, 1] += 1
+    changed, _, _ = made(latents, other)
+    moved = (changed - after).abs().amax((0, 2, 3))
+    assert moved[0] == 0 and moved[1] > 1e-4, "an action changes its own moment, and none before it"
+    _, _, past = made(latents[:, :2], actions[:, :2])
+    last, _, _ = made(latents[:, 2:], actions[:, 2:], past, 2)
+    torch.testing.assert_close(last[:, 0], after[:, 2])
+
+
+def test_adaln_starts_as_no_change():
+    made = TransformerActionConditionedPredictor(2, 3, 32, 2, PredictorConfig(depth=2, heads=2, conditioning="adaln"))
+    latents = torch.rand(1, 2, 6, 32)
+    after, states, _ = made(latents, torch.rand(1, 2, 2))
+    torch.testing.assert_close(after, latents)
+    torch.testing.assert_close(states[:, :, :-1], made.norm(latents)), "closed gates leave every token as it came"
+
+
 def test_heads_disagree_before_they_learn_and_the_floor_holds():
-    heads = EnsembleHeads(32, 2)
-    now, after, action = torch.rand(4, 6, 32), torch.rand(4, 6, 32), torch.rand(4, 2)
-    guesses = heads(now, after, action)
+    heads = EnsembleHeads(32, 2, 8)
+    states, action = torch.rand(4, 7, 32), torch.rand(4, 2)
+    guesses = heads(states, action)
     assert guesses.shape == (5, 4, 6, 16)
-    assert heads.entropy(guesses).shape == (4,)
+    assert heads.entropy(guesses).shape == heads.expected_error(states, action).shape == (4,)
     agreed = heads.entropy(guesses[:1].expand(5, -1, -1, -1))
     assert (heads.entropy(guesses) > agreed + 1).all()
-    np.testing.assert_allclose(agreed.detach(), 0.5 * np.log(2 * np.pi * np.e * 1e-4), rtol=1e-4)
+    np.testing.assert_allclose(agreed.detach(), 0.5 * np.log(2 * np.pi * np.e * 1e-6), rtol=1e-4)
 
 
 def test_the_entropy_is_that_of_a_gaussian():
-    heads = EnsembleHeads(8, 1, heads=200)
-    spread = torch.randn(200, 3, 50, 16) * 2.0
+    heads = EnsembleHeads(8, 1, 8, heads=200)
+    spread = torch.randn(200, 3, 50, 16) * 20.0  # in tenths of full brightness
     np.testing.assert_allclose(heads.entropy(spread), 0.5 * np.log(2 * np.pi * np.e * 4.0), atol=0.03)

@@ -8,6 +8,10 @@ from absolute codes; attention itself is a module named `attend`, so that it can
 Shapes: B batch, N tokens, D width, h heads, d = D / h.
 """
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +58,36 @@ class Attend(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+Maps = dict[str, list[Tensor]]  # an Attend's name in the model -> (B, h, N, M) of each of its calls, the oldest first
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[Maps]:
+    """The attention maps of whatever is computed inside: rows sum to 1, and what a mask hides is exactly 0.
+
+    The weights are computed a second time, in float32 and beside the fused call whose result is used, so outputs are the same to the bit.
+    Maps are kept on the model's device, without gradient, as long as the answer is; outside, nothing is recorded.
+    """
+    recorded: Maps = {name: [] for name, part in model.named_modules() if isinstance(part, Attend)}
+
+    def keeping(maps: list[Tensor]) -> Callable[..., None]:
+        return lambda attend, inputs, output: maps.append(attention_map(*inputs))
+
+    hooks = [model.get_submodule(name).register_forward_hook(keeping(maps)) for name, maps in recorded.items()]
+    try:
+        yield recorded
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def attention_map(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)), (B, h, N, M) float32."""
+    scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -95,11 +129,39 @@ class Block(nn.Module):
         self.mlp = Mlp(width, ratio)
 
     def forward(
-        self, x: Tensor, rotary: Tensor, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        rotary: Tensor,
+        mask: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+        modulation: tuple[Tensor, ...] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        attended, present = self.attn(self.norm1(x), rotary, mask, past)
-        x = x + attended
-        return x + self.mlp(self.norm2(x)), present
+        """`modulation`: shift, scale and gate of both halves, six (B, N, D), as AdaLNZero gives them."""
+        if modulation is None:
+            attended, present = self.attn(self.norm1(x), rotary, mask, past)
+            x = x + attended
+            return x + self.mlp(self.norm2(x)), present
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation
+        attended, present = self.attn(self.norm1(x) * (1 + scale1) + shift1, rotary, mask, past)
+        x = x + gate1 * attended
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), present
+
+
+EncoderLayerWithAttn = Block  # the mission's name: any block's attention can be recorded
+
+
+class AdaLNZero(nn.Module):
+    """What an action does to a whole block: shift, scale and gate of its two halves (Peebles and Xie 2023). The gates start at zero."""
+
+    def __init__(self, action_width: int, width: int):
+        super().__init__()
+        self.affine = nn.Linear(action_width, 6 * width)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, action: Tensor, tokens: int) -> tuple[Tensor, ...]:
+        """action (B, T, A) -> six (B, T tokens, D), alike for all tokens of a moment."""
+        return self.affine(nn.functional.silu(action)).repeat_interleave(tokens, 1).chunk(6, -1)
 
 
 class FiLM(nn.Module):

@@ -11,9 +11,10 @@ all distances, row and column separately, read from its action token, so that it
 distance as easily as a near one; r is what painting adds, fill what it puts where a thing has left.
 Nothing keeps the masks from overlapping but the
 loss. They start at exactly zero: an untrained mover changes nothing. Distances go around the edges; at
-edges that end, masks learn to stay still.
+edges that end, masks learn to stay still. Where several actions are predicted at once, each moves by its own distances, and these add up: the
+distribution of a sum is the circular convolution of the distributions.
 
-Shapes: B batch, K layers, H x W pixels, N tokens, D width.
+Shapes: B batch, K layers, H x W pixels, N tokens, s actions, D width.
 """
 
 import torch
@@ -46,14 +47,14 @@ class Mover(nn.Module):
         """frame_states (B, N, D) -> patch-wise masks (B, N, K p p), zero before training."""
         return torch.sigmoid(self.mask_head(frame_states) + MASK_BIAS) - torch.sigmoid(self.mask_head.bias.new_tensor(MASK_BIAS))
 
-    def distances(self, action_state: Tensor) -> tuple[Tensor, Tensor]:
-        """action_state (B, D) -> distributions over distances down (B, K, H) and right (B, K, W)."""
-        logits = self.distance_head(action_state).unflatten(-1, (self.layers, -1))
-        return logits[..., : self.height].softmax(-1), logits[..., self.height :].softmax(-1)
+    def distances(self, action_states: Tensor) -> tuple[Tensor, Tensor]:
+        """action_states (B, s, D) -> distributions over the sum of their distances down (B, K, H) and right (B, K, W)."""
+        logits = self.distance_head(action_states).unflatten(-1, (self.layers, -1))
+        return _sum_of(logits[..., : self.height].softmax(-1)), _sum_of(logits[..., self.height :].softmax(-1))
 
-    def forward(self, image: Tensor, masks: Tensor, action_state: Tensor, added: Tensor, fill: Tensor) -> Tensor:
-        """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_state (B, D) -> the next image (B, 3, H, W)."""
-        down, right = self.distances(action_state)
+    def forward(self, image: Tensor, masks: Tensor, action_states: Tensor, added: Tensor, fill: Tensor) -> Tensor:
+        """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_states (B, s, D) -> the next image (B, 3, H, W)."""
+        down, right = self.distances(action_states)
         across = right[..., self.column_steps]  # (B, K, W, W), [from, to]
         along = down[..., self.row_steps].transpose(-1, -2)  # (B, K, H, H), [to, from]
         # Colours stand between rows and columns, so that each shift is one product of matrices per layer.
@@ -64,3 +65,10 @@ class Mover(nn.Module):
         left = masks.squeeze(3).sum(1, keepdim=True)
         behind = (1 - left) * (image + added) + left * fill
         return moved[:, :3] + (1 - moved[:, 3:]) * behind
+
+
+def _sum_of(chances: Tensor) -> Tensor:
+    """(B, s, K, n) distributions over 0 .. n - 1, around the edges -> that of their sum (B, K, n)."""
+    if chances.shape[1] == 1:
+        return chances[:, 0]
+    return torch.fft.irfft(torch.fft.rfft(chances).prod(1), chances.shape[-1])

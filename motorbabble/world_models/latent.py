@@ -11,7 +11,7 @@ Decisions, each against a way this is known to fail:
   latent differences, since a prediction, told the action, could simply carry it along as a watermark.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
 from motorbabble.models.ensemble import EnsembleHeads
+from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
 from motorbabble.models.predictor import PredictorConfig, TransformerActionConditionedPredictor
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
@@ -31,6 +32,7 @@ from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_p
 class AutoencoderLatentPredictorWorldModelConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    image_size: tuple[int, int] | None = None  # height, width: frames of any size are resized to it at the door; None: only image_shape enters
     prediction_history_size: int = 3  # newest frames the predictor looks at
     pred_patch_w: float = 0.2
     pred_latent_w: float = 0.8
@@ -44,6 +46,8 @@ class AutoencoderLatentPredictorWorldModelConfig:
     informative_threshold: float = 0.05  # of full brightness: a patch with a larger change, or difference from the background
 
     def __post_init__(self):
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ConfigurationError(f"image_size is {self.image_size}; give a height and a width in pixels, or None for the robot's own")
         if self.prediction_history_size < 1:
             raise ConfigurationError(f"prediction_history_size is {self.prediction_history_size}; a prediction needs at least 1 frame")
         if self.ensemble_heads < 2:
@@ -68,8 +72,12 @@ PRESETS = {
 
 
 class LatentWorldModel(WorldModel):
-    """The mission's autoencoder-plus-latent-predictor world model, for frames of `image_shape` (height, width)."""
+    """The mission's autoencoder-plus-latent-predictor world model, for frames of `image_shape` (height, width).
 
+    With `config.image_size` it sees those frames, and any others, in that size.
+    """
+
+    can_grow = True
     teaching = frozenset(
         {
             *("pred_patch_w", "pred_latent_w", "pred_action_w", "reconstruction_w", "masked_w"),
@@ -84,7 +92,9 @@ class LatentWorldModel(WorldModel):
         config: AutoencoderLatentPredictorWorldModelConfig = PRESETS["tiny"],
     ):
         super().__init__()
+        image_shape = config.image_size or image_shape
         self.image_shape, self.action_size, self.config = image_shape, action_size, config
+        self.has_door = config.image_size is not None
         self.history = config.prediction_history_size
         width = config.autoencoder.width
         self.autoencoder = MaskedAutoencoderViT(*image_shape, config.autoencoder)
@@ -96,48 +106,72 @@ class LatentWorldModel(WorldModel):
                 f"{self.history} frames of {self.autoencoder.tokens} patches exceed {config.predictor.max_sequence_length} tokens; "
                 "use smaller frames, larger patches or a shorter history"
             )
-        self.ensemble = EnsembleHeads(width, action_size, config.ensemble_heads)
+        self.ensemble = EnsembleHeads(width, action_size, config.autoencoder.patch_size, config.ensemble_heads)
+        self.higher = nn.ModuleList()  # levels 1, 2, ...; grown while it lives
 
     # What the contract asks for
 
     def file_of(self, weight: str) -> str:
-        return "autoencoder" if weight.startswith("autoencoder.") else "predictor_0"
+        return "autoencoder" if weight.startswith("autoencoder.") else f"predictor_{self.level_of(weight)}"
+
+    def level_of(self, weight: str) -> int:
+        return int(weight.split(".")[1]) + 1 if weight.startswith("higher.") else 0
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        return tuple(2**level for level in range(1 + len(self.higher)))
+
+    def grow(self, seed: int) -> None:
+        vit, config, below = self.autoencoder, self.config, self._rung(len(self.higher))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            sizes = (vit.rows, vit.columns, vit.config.patch_size, vit.config.width, self.action_size)
+            level = Level(2 * below.span, *sizes, config.predictor, config.moved_layers, config.ensemble_heads)
+        level.start_from(below)
+        self.higher.append(level.to(self.device).train(self.training))
+
+    def retire(self) -> None:
+        del self.higher[-1]
 
     @torch.no_grad()
     def reconstruct(self, images: np.ndarray) -> Tensor:
-        self.check_images(images)
-        patches = self.autoencoder.patchify(self._tensor(images))
+        patches = self.autoencoder.patchify(self._tensor(self.at_the_door(images)))
         return self.autoencoder.unpatchify(self.autoencoder.decode(self.autoencoder.encode(patches))).clamp(0, 1)
 
     @torch.no_grad()
-    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True) -> Imagination:
+    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """Frames of the window are encoded once, their keys and values computed once; all plans run in one batch."""
+        rung = self._rung(level)
         window = self.check_window(window.last(self.history))
-        actions = torch.from_numpy(self.check_plans(plans)).to(self.device)
+        actions = torch.from_numpy(self.check_plans(plans, rung.span)).to(self.device)
         n, length = actions.shape[:2]
         seen = self._tensor(window.images)
         latents = self.autoencoder.encode(self.autoencoder.patchify(seen))
         past, start = None, len(window) - 1
         if start:
             led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device)
-            _, _, past = self.predictor(latents[None, :-1], led[None])
+            _, _, past = rung.predictor(latents[None, :-1], rung.told(F.pad(led[None], (0, 0, 0, rung.span)), start)[:, :-1])
         now, image = latents[-1:].expand(n, -1, -1), seen[-1:].expand(n, -1, -1, -1)
-        images, uncertainty = [], []
+        images, uncertainty, expected = [], [], []
         seen_now = self.autoencoder.decode(now[:1]).expand(n, -1, -1)  # every plan starts from the same picture
-        for step in range(length):
-            after, states, past = self.predictor(now[:, None], actions[:, step : step + 1], past, start)
-            past, start = self.predictor.trim(past, self.history - 1) if self.history > 1 else None, start + 1
-            after = after[:, 0]
-            uncertainty.append(self._uncertainty(now, after, actions[:, step]))
-            if pictures or step + 1 < length:
-                shown = self._paint(self.autoencoder.patchify(image), seen_now, self.autoencoder.decode(after), states[:, 0])
+        for step in range(0, length, rung.span):
+            told = rung.told(actions[:, step : step + rung.span], 0)
+            after, states, past = rung.predictor(now[:, None], told, past, start)
+            # After a jump there is only the frame that it led to.
+            past, start = (rung.predictor.trim(past, self.history - 1), start + 1) if self.history > 1 and not level else (None, 0)
+            after, asked = after[:, 0], rung.asked(told)[:, 0]
+            states, summed = states[:, 0], rung.summed(states[:, 0])
+            uncertainty.append(rung.ensemble.entropy(rung.ensemble(summed, asked)))
+            expected.append(rung.ensemble.expected_error(summed, asked))
+            if pictures or step + rung.span < length:
+                shown = self._paint(self.autoencoder.patchify(image), seen_now, self.autoencoder.decode(after), states, rung.mover)
                 image = self.autoencoder.unpatchify(shown).clamp(0, 1)
                 images.append(image)
             # It looks at its own picture again: 32 steps ahead that was better in five of seven pairs (LAB_NOTES.md, 2026-11-23).
-            if step + 1 < length:
+            if step + rung.span < length:
                 now = self.autoencoder.encode(self.autoencoder.patchify(image))
                 seen_now = self.autoencoder.decode(now)
-        return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1))
+        return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1), torch.stack(expected, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         config, vit = self.config, self.autoencoder
@@ -153,7 +187,8 @@ class LatentWorldModel(WorldModel):
         losses: dict[str, Tensor] = {}
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
         losses["reconstruction"] = _balanced(seen - patches, holds) / floor
-        losses["masked"] = self._masked_loss(batch, patches[:, -1], holds[:, -1]) / floor
+        masked, losses["mask_ratio"] = self._masked_loss(batch, patches[:, -1], holds[:, -1])
+        losses["masked"] = masked / floor
         error, worst = (over_processes((guess.detach() - patches).square().mean()) for guess in (seen, background))
         losses["reconstruction_skill"] = 1 - error / worst.clamp(min=1e-6)
         total = config.reconstruction_w * (losses["reconstruction"] + config.masked_w * losses["masked"])
@@ -161,68 +196,98 @@ class LatentWorldModel(WorldModel):
             total = total + self._prediction_losses(batch, patches, latents, seen, holds, losses)
         return {"total": total, **losses}
 
+    def level_losses(self, level: int, batch: Batch) -> dict[str, Tensor]:
+        """Of windows of up to `history` frames and the `spans[level]` actions after them; the frames in between are not looked at.
+
+        The encoder is shaped by level 0 alone. In every other update context is left out, since behind a jump there is none.
+        """
+        rung, vit = self._rung(level), self.autoencoder
+        context = batch.images.shape[1] - rung.span  # frames, the newest that is seen included
+        seen = context if batch.chance_of_all("context") < 0.5 else 1
+        images = torch.cat((batch.images[:, context - seen : context], batch.images[:, -1:]), 1)
+        actions = batch.actions[:, context - seen :]
+        patches = vit.patchify(images)
+        with torch.no_grad():
+            latents = vit.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+            decoded = vit.decode(latents[:, -2])[:, None]
+        holds = self._differs(patches[:, -1:], vit.patchify(batch.background)[:, None])
+        losses, _ = self._transition_losses(rung, replace(batch, actions=actions), patches, latents, decoded, holds, 1)
+        total = self.config.pred_patch_w * losses["patch"] + self.config.pred_latent_w * losses["latent"] + losses["ensemble"]
+        return {"total": total, **losses}
+
     # Parts
+
+    def _rung(self, level: int) -> Rung:
+        if level == 0:
+            return Rung(1, self.predictor, self.mover, self.ensemble)
+        if not 0 <= level <= len(self.higher):
+            raise ConfigurationError(f"there is no level {level}; this model has {len(self.higher) + 1}, counted from 0")
+        return self.higher[level - 1].rung()  # type: ignore[operator]
 
     def _prediction_losses(self, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, losses: dict[str, Tensor]) -> Tensor:
         config = self.config
-        before, real = patches[:, :-1], patches[:, 1:]
-        changes = self._differs(real, before)
-        informative = changes | holds[:, 1:]
-        after, states, _ = self.predictor(latents[:, :-1], batch.actions)
-
-        target = F.layer_norm(latents[:, 1:].detach(), latents.shape[-1:])
-        predicted = F.layer_norm(after, latents.shape[-1:])
-        losses["latent"] = _balanced(predicted - target, informative)
-
-        painted = self.autoencoder.decode(after.flatten(0, 1)).unflatten(0, after.shape[:2])
-        shown = self._paint(*(x.flatten(0, 1) for x in (before, seen[:, :-1], painted, states))).unflatten(0, after.shape[:2])
-        copy = over_processes(_balanced(real - before, informative))
-        losses["patch"] = _balanced(shown - real, informative) / copy.clamp(min=1e-4)
+        count = patches.shape[1] - 1
+        found, shown = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
+        losses |= found
         with torch.no_grad():  # unweighted; the newest transition of the first window, which the learner makes the newest of all
-            losses["fresh_error"] = (shown[0, -1] - real[0, -1]).square().mean()
-            losses["fresh_copy_error"] = (before[0, -1] - real[0, -1]).square().mean()
-
-        change = (latents[:, 1:] - latents[:, :-1]).flatten(0, 1)
-        losses["action"] = self._action_loss(change, batch.actions.flatten(0, 1))
-        losses["ensemble"] = self._ensemble_loss(batch, latents[:, :-1], after, latents[:, 1:], informative)
+            losses["fresh_error"] = (shown[0, -1] - patches[0, -1]).square().mean()
+            losses["fresh_copy_error"] = (patches[0, -2] - patches[0, -1]).square().mean()
+            losses |= _quality(shown, patches[:, :-1], patches[:, 1:])
+        losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), batch.actions.flatten(0, 1))
         capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
-        return config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"] + config.pred_action_w * capped + losses["ensemble"]
+        weighted = config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"]
+        return weighted + config.pred_action_w * capped + losses["ensemble"]
 
-    def _paint(self, last: Tensor, seen: Tensor, after: Tensor, states: Tensor) -> Tensor:
-        """Patches of the next frame, (M, N, P), from the last frame's, the decoded latents' before and after, and the states (M, N + 1, D)."""
-        if self.mover is None:
+    def _transition_losses(
+        self, rung: Rung, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, count: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """How well the `count` newest transitions between frames are predicted, and what is shown for them, (B, count, N, P).
+
+        patches (B, T, N, P) and latents (B, T, N, D) are all frames'; `seen` the decoded latents before those transitions,
+        `holds` what the frames behind them hold.
+        """
+        before, real = patches[:, -count - 1 : -1], patches[:, -count:]
+        told = rung.told(batch.actions, patches.shape[1] - 2)
+        after, states, _ = rung.predictor(latents[:, :-1], told)
+        after, states, asked = after[:, -count:], states[:, -count:], rung.asked(told)[:, -count:].detach()
+        informative = self._differs(real, before) | holds
+        error = F.layer_norm(after, after.shape[-1:]) - F.layer_norm(latents[:, -count:].detach(), after.shape[-1:])
+        painted = self.autoencoder.decode(after.flatten(0, 1)).unflatten(0, after.shape[:2])
+        shown = self._paint(*(x.flatten(0, 1) for x in (before, seen, painted, states)), mover=rung.mover).unflatten(0, after.shape[:2])
+        copy = over_processes(_balanced(real - before, informative))
+        losses = {
+            "latent": _balanced(error, informative),
+            "patch": _balanced(shown - real, informative) / copy.clamp(min=1e-4),
+            "ensemble": self._ensemble_loss(batch, rung.summed(states), asked, real - shown, rung.ensemble),
+        }
+        return losses, shown
+
+    def _paint(self, last: Tensor, seen: Tensor, after: Tensor, states: Tensor, mover: Mover | None) -> Tensor:
+        """Patches of the next frame, (M, N, P), from the last frame's, the decoded latents' before and after, and the states (M, N + s, D)."""
+        if mover is None:
             return last + after - seen
         vit = self.autoencoder
-        masks = vit.unpatchify(self.mover.masks(states[:, :-1]))
-        return vit.patchify(self.mover(vit.unpatchify(last), masks, states[:, -1], vit.unpatchify(after - seen), vit.unpatchify(after)))
+        frame, actions = states[:, : vit.tokens], states[:, vit.tokens :]
+        masks = vit.unpatchify(mover.masks(frame))
+        return vit.patchify(mover(vit.unpatchify(last), masks, actions, vit.unpatchify(after - seen), vit.unpatchify(after)))
 
-    def _masked_loss(self, batch: Batch, patches: Tensor, holds: Tensor) -> Tensor:
-        """One masked frame per window; every ratio between the bounds serves, drawn anew for each batch."""
+    def _masked_loss(self, batch: Batch, patches: Tensor, holds: Tensor) -> tuple[Tensor, Tensor]:
+        """One masked frame per window, and the share of its patches that was hidden: any between the bounds, drawn anew for each batch."""
         low, high = self.config.mask_ratio_min, self.config.mask_ratio_max
         ratio = low + (high - low) * batch.chance_of_all("mask ratio")
         keep = self.autoencoder.random_keep(batch.chance("mask", patches.shape[1]), ratio)
-        return _balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds)
+        hidden = patches.new_tensor(1 - keep.shape[1] / patches.shape[1])
+        return _balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds), hidden
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
         decoded = self.action_decoder(change).amax(1)
         return F.mse_loss(decoded, actions)
 
-    def _ensemble_loss(self, batch: Batch, now: Tensor, after: Tensor, real: Tensor, informative: Tensor) -> Tensor:
-        """On the few most informative tokens and as many random ones: disagreement matters where something happens."""
-        t, n = informative.shape[1:]
-        few = min(24, n)
-        by_chance = batch.chance("tokens", t * n).unflatten(1, (t, n))
-        order = (informative + by_chance).flatten(0, 1).argsort(dim=1, descending=True, stable=True)
-        chosen = torch.cat((order[:, : few // 2], order[:, -(few // 2) :]), 1)[..., None].expand(-1, -1, now.shape[-1])
-        now, after, real = (F.layer_norm(x.detach().flatten(0, 1).gather(1, chosen), x.shape[-1:]) for x in (now, after, real))
-        error = self.ensemble(now, after, batch.actions.flatten(0, 1)) - self.ensemble.target(after, real)
-        heads = len(error)
-        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]  # each leaves out its own
-        return (error.square() * share).mean() / over_processes(share.mean()).clamp(min=0.1)
-
-    def _uncertainty(self, now: Tensor, after: Tensor, action: Tensor) -> Tensor:
-        now, after = (F.layer_norm(x, x.shape[-1:]) for x in (now, after))
-        return self.ensemble.entropy(self.ensemble(now, after, action))
+    def _ensemble_loss(self, batch: Batch, states: Tensor, actions: Tensor, missing: Tensor, ensemble: EnsembleHeads) -> Tensor:
+        """Every head leaves out its own fifth of the predictions; states (B, T, N + 1, D), actions (B, T, C), missing (B, T, N, P)."""
+        t, heads = states.shape[1], len(ensemble.w1)
+        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
+        return ensemble.losses(*(x.flatten(0, 1) for x in (states, actions, missing)), share=share)
 
     def _differs(self, patches: Tensor, other: Tensor) -> Tensor:
         return (patches - other).abs().amax(-1) > self.config.informative_threshold
@@ -237,3 +302,12 @@ def _balanced(error: Tensor, informative: Tensor) -> Tensor:
     weight = informative.float()
     share = over_processes(weight.mean()).clamp(1e-6, 1 - 1e-6)
     return 0.5 * ((square * weight).mean() / share + (square * (1 - weight)).mean() / (1 - share))
+
+
+def _quality(shown: Tensor, before: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Unweighted, over every pixel of every transition in the batch: explained variance (0: one even grey) and skill over copy-last."""
+    wrong = shown - real
+    means = (wrong.mean(), wrong.square().mean(), real.mean(), real.square().mean(), (before - real).square().mean())
+    bias, error, grey, power, copy = over_processes(torch.stack(means))
+    variance = 1 - (error - bias.square()) / (power - grey.square()).clamp(min=1e-6)
+    return {"explained_variance": variance, "skill": 1 - error / copy.clamp(min=1e-5)}

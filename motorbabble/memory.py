@@ -27,6 +27,7 @@ from motorbabble.learning.state import (
     check_weights,
     counters_of,
     generators_of,
+    grow_as_saved,
     load_counters,
     load_generators,
     load_optimizer,
@@ -108,6 +109,7 @@ class Memory:
         if loaded is None:
             return
         try:
+            grow_as_saved(self.learner, loaded.state)
             check_weights(self.learner, loaded.tensors)
             if "training" in loaded.state:
                 self._born_from(loaded)
@@ -146,9 +148,11 @@ class Memory:
         steps = dict(self.trail.newest_steps(self.learner.config.replay.capacity, run["steps_done"]))
         self._load_replay(loaded.tensors["memory"], steps)
         load_history(self.history, state["history"], loaded.tensors["memory"])
-        self._load_selector(state["selector"])
+        self._load_selector(state["selector"], loaded.tensors.get("selector", {}))
         self._load_robot(state["robot"])
         load_counters(self.learner, state["counters"])
+        if "levels" in state:
+            self.learner.levels.load_state_dict(state["levels"])
         load_generators(self.learner, state["generators"])
         self._due = (self.learner.updates, time.monotonic())
         self._tail = self.trail.tail(self.life)
@@ -211,12 +215,14 @@ class Memory:
         if lost := load_replay(self.learner, own, self.trail.moments, frame):
             self.notes.append(f"{lost} of its {len(moments)} memories cannot be read any more; it goes on with the others.")
 
-    def _load_selector(self, saved: Mapping[str, Any]) -> None:
+    def _load_selector(self, saved: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         name = _name_of(self.select)
         if saved["name"] != name:
             self.notes.append(f"Actions were chosen by {saved['name']} before, now by {name}.")
         elif saved["state"] is not None and hasattr(self.select, "load_state_dict"):
             self.select.load_state_dict(saved["state"])  # type: ignore[attr-defined]
+            if tensors and hasattr(self.select, "load_tensors"):
+                self.select.load_tensors(tensors)  # type: ignore[attr-defined]
 
     def _load_robot(self, saved: Mapping[str, Any]) -> None:
         """A simulated world, or a replay that was interrupted, stands where it stood; a real robot, or another body, begins an episode."""
@@ -283,6 +289,7 @@ class Memory:
             "life": self.life,
             "trail": self.trail.to_json(),
             "counters": counters_of(self.learner),
+            "levels": self.learner.levels.state_dict(),
             "generators": generators_of(self.learner),
             "selector": {"name": _name_of(self.select), "state": self.select.state_dict() if hasattr(self.select, "state_dict") else None},  # type: ignore[attr-defined]
             "robot": {"body": type(self.robot).__name__, "state": self.robot.state_dict() if self._simulated else None},  # type: ignore[attr-defined]
@@ -294,7 +301,8 @@ class Memory:
         }
         self._pin(state["remembered"])
         memory = replay_of(self.learner, before) | self._embedded(before) | frames
-        tensors = {**weights_of(self.learner), "optimizer": optimizer_of(self.learner), "memory": memory}
+        chooser = {"selector": self.select.tensors()} if hasattr(self.select, "tensors") else {}  # type: ignore[attr-defined]
+        tensors = {**weights_of(self.learner), "optimizer": optimizer_of(self.learner), "memory": memory, **chooser}
         self._checkpoints.save(self.learner.updates, Saved(self._identity(), tensors, state))
         self._unpin(state["remembered"])
 

@@ -58,9 +58,10 @@ def test_two_processes_learn_what_one_learns(two_processes):
     assert len(first[0]) == 50
     assert apart(first[0], one) < 1e-5
     assert first == second, "both say the same, and have the same weights"
-    # Keys' biases hardly matter to attention: what little gradient they have is rounding, which Adam makes as large as any other.
+    # Keys' biases hardly matter to attention: what little gradient they have is rounding, which Adam makes as large as any other. So it
+    # is with the ensemble's weights to units that are hardly ever on.
     away = np.abs(np.array(first[1]) - weights)
-    assert np.mean(away > 1e-5) < 1e-3 and away.max() < 2e-3
+    assert np.mean(away > 1e-5) < 4e-3 and away.max() < 2e-3
 
 
 @pytest.mark.parametrize("fault", ["own chance", "own normalisers"])

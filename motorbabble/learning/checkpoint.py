@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -224,6 +225,25 @@ class Checkpoints:
         if len(data) != promised["size"] or _hash(data) != promised["sha256"]:
             raise CheckpointError(f"{name} is not what was written")
         return data
+
+
+def find_checkpoint(text: str, root: Path = Path("saved/checkpoints")) -> Path:
+    """The folder of a checkpoint: a path, ROBOT_TYPE/NAME, or a NAME that only one robot type has."""
+    known = sorted(path for path in root.glob("*/*") if Checkpoints(path).generations())
+    given = Path(text)
+    if Checkpoints(given).generations():
+        return given
+    if (root / text) in known:
+        return root / text
+    same = [path for path in known if path.name == text]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise ConfigurationError(f"{text} is the name of {len(same)} checkpoints; choose {' or '.join(f'{p.parent.name}/{p.name}' for p in same)}")
+    near = get_close_matches(text, [path.name for path in known], 1)
+    raise ConfigurationError(
+        f"there is no checkpoint {text!r} in {root}; {f'do you mean {near[0]}?' if near else 'babble checkpoints list shows all'}"
+    )
 
 
 def newest_in(folder: Path) -> str | None:

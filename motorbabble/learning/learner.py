@@ -7,13 +7,15 @@ any one of them; one optimiser holds every parameter once. All chance comes from
 the gate's clock switched off (max_seconds=inf) and the same number of threads it repeats exactly. Where torch.distributed
 is initialised every process draws the numbers of the whole batch and keeps its share, so several see what one would see.
 
-What it is between two updates: trained weights, averaged weights, optimizer, updates, samples, seconds, rng (and replay).
+Levels of prediction above single actions are created and retired here, as levels.py counts, and learn in the same gradient steps.
+
+What it is between two updates: trained weights, averaged weights, optimizer, levels, updates, samples, seconds, rng (and replay).
 """
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation, Study, Window
 from motorbabble.learning.gate import GateConfig, QualityGate
+from motorbabble.learning.gauges import Gauge
+from motorbabble.learning.levels import Levels, LevelsConfig
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
 from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
@@ -37,15 +41,19 @@ class LearnerConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.98  # of the averaged weights that act and are scored; 0: the trained ones do
+    gauge_every: int = 100  # updates from one look at gradients and weights, layer by layer, to the next; 0: none
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    levels: LevelsConfig = field(default_factory=LevelsConfig)
 
     def __post_init__(self):
         if self.batch_size < 1 or self.updates_per_step < 1:
             raise ConfigurationError(
                 f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each"
             )
+        if self.gauge_every < 0:
+            raise ConfigurationError(f"gauge_every is {self.gauge_every}; give a number of updates, or 0 for no gauges")
         if len(self.shift) != 2 or min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
             raise ConfigurationError(
                 f"shift {self.shift}, clip_norm {self.clip_norm} and ema_decay {self.ema_decay} cannot work; "
@@ -82,6 +90,9 @@ class Learner:
             betas=(0.9, 0.99),
             fused=world_model.device.type == "cuda",
         )
+        self.levels = Levels(config.levels)
+        for _ in world_model.spans[1:]:
+            self.levels.grown()
         self.updates, self.samples, self.seconds = 0, 0, 0.0
 
     def remember(self, observation: Observation, led: np.ndarray | None) -> None:
@@ -90,19 +101,22 @@ class Learner:
         if self.held_out:
             self.replay.skip()
         else:
-            self.replay.add(observation.image, led)
+            self.replay.add(self.trained.at_the_door(observation.image), led)
 
     def study(self) -> Iterator[Study]:
         """Gradient steps until the gate opens; yields a Study after each. Nothing while there is no transition to learn from."""
         gate = QualityGate(self.config.gate, self.config.updates_per_step)
         began, outcome = time.monotonic(), "learning"
+        foreseen = self._foreseen()
         while outcome == "learning":
             windows, fresh = self.choose()
             if not windows:
                 return
-            losses = self.update(windows, fresh and gate.updates == 0)  # a second look at the newest window is no longer fresh
+            losses = self.update(windows, fresh and gate.updates == 0, long=self._long())  # a second look at the newest window is no longer fresh
+            losses, foreseen = losses | foreseen, {}
+            notes = self._adjust_levels(losses)
             outcome = gate.judge(losses["total"], losses.get("reconstruction_skill", 1.0), time.monotonic() - began)
-            yield Study(self.updates, losses, outcome, self.seconds, self.samples)
+            yield Study(self.updates, losses, outcome, self.seconds, self.samples, notes)
 
     def choose(self) -> tuple[list[Window], bool]:
         """Windows for one update, and whether the first of them was never learned from before."""
@@ -116,35 +130,122 @@ class Learner:
             drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng) if fresh else []
         return ([newest] if fresh and newest is not None else []) + drawn, fresh
 
-    def update(self, windows: list[Window], fresh: bool = False, background: np.ndarray | None = None) -> dict[str, float]:
+    def update(
+        self, windows: list[Window], fresh: bool = False, background: np.ndarray | None = None, long: tuple[int, list[Window]] | None = None
+    ) -> dict[str, float]:
         """One gradient step on windows of equal length, each shifted at random. A step that is not finite changes no weight.
 
+        `long`: a level above 0 and windows for it, which are learned from in the same step.
         `background` (H, W, 3), 0 to 255, is the mean frame; replay's own unless given. Of several processes each gives its
         share of the batch, equally many windows; all get the losses of the whole.
         """
         began = time.monotonic()
         model, config = self.trained, self.config
         model.train()
-        losses = self._losses(self._batch(windows, self.replay.background() if background is None else background))
+        mean = self.replay.background() if background is None else background
+        losses = self._losses(self._batch(windows, mean), *((long[0], self._batch(long[1], mean)) if long else ()))
         self.optimizer.zero_grad()
         losses["total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        gauge = Gauge(model) if config.gauge_every and (self.updates + 1) % config.gauge_every == 0 else None
+        # Each level on its own: the large gradients of a new one do not hold back what lies below.
+        norm, *norms = (float(torch.nn.utils.clip_grad_norm_(part, config.clip_norm)) for part in self._parts())
         rate = config.schedule.at(self.updates)
         averages = over_processes(torch.stack([value.detach().float() for value in losses.values()])).tolist()
-        values = dict(zip(losses, averages, strict=True)) | {"grad_norm": float(norm), "learning_rate": rate}
-        if not math.isfinite(values["total"]) or not math.isfinite(values["grad_norm"]):
+        values = dict(zip(losses, averages, strict=True)) | {"grad_norm": norm, "learning_rate": rate}
+        if not math.isfinite(values["total"]) or not all(map(math.isfinite, (norm, *norms))):
             values["total"] = math.nan
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
             self._average()
+            values |= gauge.read() if gauge else {}
         if not fresh:  # the first window's error says what it would predict unseen only where it is unseen
             values = {name: value for name, value in values.items() if not name.startswith("fresh_")}
         self.updates += 1
         self.samples += len(windows) * this_process()[1]
         self.seconds += time.monotonic() - began
         return values
+
+    # Levels
+
+    def grow(self) -> None:
+        """One more level of prediction, trained and averaged alike; the optimiser learns of it, and forgets nothing."""
+        seed, before = int(self.rng.integers(2**62)), self.trained.state_dict().keys()
+        self.trained.grow(seed)
+        if self.world_model is not self.trained:
+            self.world_model.grow(seed)
+            new = {name: value for name, value in self.trained.state_dict().items() if name not in before}
+            self.world_model.load_state_dict(new, strict=False)
+            self.world_model.requires_grad_(False).eval()
+        new = {id(parameter) for parameter in self._parts()[-1]}
+        for group in decay_groups(self.trained, self.config.weight_decay):
+            self.optimizer.add_param_group({**group, "params": [parameter for parameter in group["params"] if id(parameter) in new]})
+        self.levels.grown()
+
+    def retire(self) -> None:
+        """The highest level goes, from both models and from the optimiser."""
+        gone = set(self._parts()[-1])
+        for model in {self.trained, self.world_model}:
+            model.retire()
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in gone]
+        self.optimizer.param_groups[:] = [group for group in self.optimizer.param_groups if group["params"]]
+        for parameter in gone & self.optimizer.state.keys():
+            del self.optimizer.state[parameter]
+        self.levels.retired()
+
+    def _parts(self) -> list[list[nn.Parameter]]:
+        """The trained model's parameters, level by level."""
+        parts: list[list[nn.Parameter]] = [[] for _ in self.trained.spans]
+        for name, parameter in self.trained.named_parameters():
+            parts[self.trained.level_of(name)].append(parameter)
+        return parts
+
+    def _adjust_levels(self, losses: Mapping[str, float]) -> tuple[str, ...]:
+        """After an update: as many levels as there should be; answers what a person should hear of it."""
+        if not self.trained.can_grow or this_process()[1] > 1:
+            return ()
+        if "fresh_error" in losses:
+            self.levels.score(0, losses["fresh_error"], losses["fresh_copy_error"])
+        notes, (wanted, why) = [], self.levels.verdict()
+        while len(self.levels) > wanted:
+            self.retire()
+            notes.append(f"Level {len(self.levels)} of prediction was retired after {self.updates} updates: {why}.")
+        span = 2 * self.trained.spans[-1]
+        if wanted > len(self.levels) and self.replay.longest_run() > span:
+            self.grow()
+            notes.append(f"Level {wanted - 1} of prediction, {span} actions in one go, was created after {self.updates} updates: {why}.")
+        return tuple(notes)
+
+    def _foreseen(self) -> dict[str, float]:
+        """Before the newest frame is learned from, a level above 0, each in its turn, predicts it from where its span began."""
+        turn, rest = divmod(self.replay.moments, self.config.levels.evaluate_every)
+        if len(self.levels) == 1 or rest:
+            return {}
+        level = 1 + turn % (len(self.levels) - 1)
+        span = self.world_model.spans[level]
+        window = self.replay.newest(self.world_model.history + span)
+        if window is None or len(window) <= span:
+            return {}
+        seen = Window(window.images[:-span], window.actions[:-span])
+        images = self.world_model.eval().imagine(seen, window.actions[None, -span:], level=level).images
+        assert images is not None
+        real, kept = (torch.from_numpy(image).to(images).movedim(-1, 0) / 255 for image in (window.images[-1], seen.images[-1]))
+        error, copy = (float((guess - real).square().mean()) for guess in (images[0, 0], kept))
+        self.levels.score(level, error, copy)
+        return {f"prediction_errors/level_{level}": error, f"copy_errors/level_{level}": copy}
+
+    def _long(self) -> tuple[int, list[Window]] | None:
+        """Windows for one of the levels above 0, each in its turn; without context where no run is long enough for it."""
+        if len(self.levels) == 1:
+            return None
+        level = 1 + self.updates % (len(self.levels) - 1)
+        span = self.trained.spans[level]
+        for length in (self.trained.history + span, 1 + span):
+            if drawn := self.replay.sample(self.config.batch_size, length, self.rng):
+                return level, drawn
+        return None
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -182,5 +283,10 @@ class _Losses(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.model.losses(batch)
+    def forward(self, batch: Batch, level: int = 0, long: Batch | None = None) -> dict[str, Tensor]:
+        losses = self.model.losses(batch)
+        if long is None:
+            return losses
+        above = self.model.level_losses(level, long)
+        total = losses["total"] + above.pop("total")
+        return {**losses, "total": total, **{f"level_{level}/{name}": value for name, value in above.items()}}

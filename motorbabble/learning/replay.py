@@ -3,7 +3,8 @@
 Decisions: one flat memory of uint8 frames, each with the action that led to it and the length of the
 unbroken run it ends, so that no window ever crosses an episode, a gap or something held out; a sample is
 the newest window, some recent ones and the rest drawn evenly, because one stream with replay learns where
-the newest frame alone overfits and forgets.
+the newest frame alone overfits and forgets; half of them end in a change, because a robot that pushes against a wall
+for an hour would otherwise unlearn that anything moves.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motorbabble.errors import ConfigurationError, FrameError
-from motorbabble.experience import Window
+from motorbabble.experience import Window, has_moved
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class ReplayConfig:
     capacity: int = 5000  # frames kept; 150 KB each at 224 x 224
     recent_share: float = 0.25  # of a sample, drawn from the newest `recent_span` frames
     recent_span: int = 200
+    moved_share: float = 0.5  # of a sample, drawn from windows in whose last step something changed, where there are any
 
     def __post_init__(self):
-        if self.capacity < 2 or self.recent_span < 1 or not 0 <= self.recent_share <= 1:
-            raise ConfigurationError(f"{self} cannot work; keep capacity >= 2, recent_span >= 1 and recent_share in 0..1")
+        if self.capacity < 2 or self.recent_span < 1 or not (0 <= self.recent_share <= 1 and 0 <= self.moved_share <= 1):
+            raise ConfigurationError(f"{self} cannot work; keep capacity >= 2, recent_span >= 1, recent_share and moved_share in 0..1")
 
 
 class Replay:
@@ -32,6 +34,7 @@ class Replay:
         self._frames: list[np.ndarray] = []
         self._led: list[np.ndarray | None] = []
         self._runs: list[int] = []
+        self._changed: list[bool] = []  # whether it differs from the frame before
         self._moments: list[int] = []  # which look of this life each frame was
         self.moments = 0  # looks so far, those that were not to be learned from included
         self._sum: np.ndarray | None = None
@@ -47,6 +50,7 @@ class Replay:
             raise FrameError(f"the frame is {image.shape}, those before it were {self._frames[-1].shape}; a robot's frames keep one size")
         run = 1 if led is None or self._broken else self._runs[-1] + 1
         self._broken = False
+        self._changed.append(run > 1 and has_moved(self._frames[-1], image))
         self._frames.append(image)
         self._led.append(led)
         self._runs.append(run)
@@ -74,14 +78,25 @@ class Replay:
             return None
         return self._window(len(self) - 1, min(length, self._runs[-1]))
 
+    def longest_run(self) -> int:
+        """Frames in the longest unbroken run that is remembered."""
+        return max(self._runs, default=0)
+
     def sample(self, count: int, length: int, rng: np.random.Generator) -> list[Window]:
         """`count` windows of `length` frames, drawn with replacement; fewer than asked (none) when no run is that long."""
         ends = np.flatnonzero(np.asarray(self._runs) >= length)
         if not len(ends):
             return []
         recent = ends[ends >= len(self) - self.config.recent_span]
-        from_recent = rng.random(count) < self.config.recent_share
-        drawn = [recent if late and len(recent) else ends for late in from_recent]
+        changed = np.asarray(self._changed)
+        moved, recent_moved = ends[changed[ends]], recent[changed[recent]]
+        late, lively = rng.random(count) < self.config.recent_share, rng.random(count) < self.config.moved_share
+        fallback = {True: (recent, ends), False: (ends,)}  # where nothing recent, or nothing at all, has moved
+        wanted = [
+            ((recent_moved if now else moved, moved, *fallback[now]) if changes else fallback[now])
+            for now, changes in zip(late.tolist(), lively, strict=True)
+        ]
+        drawn = [next(pool for pool in pools if len(pool)) for pools in wanted]
         return [self._window(int(pool[rng.integers(len(pool))]), length) for pool in drawn]
 
     # For checkpoints: what is remembered as references to moments; whoever records the life knows where their frames are.
@@ -110,7 +125,7 @@ class Replay:
 
     def load(self, references: Mapping[str, np.ndarray], moments: int, frame: Callable[[int], np.ndarray | None]) -> int:
         """Remember again after `moments` looks, `frame(i)` giving the i-th frame or None where it is lost; answers how many are."""
-        self._frames, self._led, self._runs, self._moments = [], [], [], []
+        self._frames, self._led, self._runs, self._changed, self._moments = [], [], [], [], []
         lost, before = 0, -1
         for i, (moment, run, led) in enumerate(zip(references["moments"], references["runs"], references["led"], strict=True)):
             image = frame(i)
@@ -118,9 +133,11 @@ class Replay:
                 lost += 1
                 continue
             follows = before == i - 1 and bool(self._runs)
+            earlier = self._frames[-1] if follows else None
             self._frames.append(image)
             self._led.append(None if np.isnan(led).any() or not led.size else led.astype(np.float32))
             self._runs.append(min(int(run), self._runs[-1] + 1) if follows else 1 if lost else int(run))
+            self._changed.append(earlier is not None and self._runs[-1] > 1 and has_moved(earlier, image))
             self._moments.append(int(moment))
             before = i
         self._sum = references["sum"].copy() if references["sum"].size else None
@@ -136,7 +153,7 @@ class Replay:
         return Window(np.stack(self._frames[first : end + 1]), np.stack(led) if led else np.zeros((0, 0), np.float32))
 
     def _forget_oldest(self) -> None:
-        del self._frames[0], self._led[0], self._runs[0], self._moments[0]
+        del self._frames[0], self._led[0], self._runs[0], self._changed[0], self._moments[0]
         for i, run in enumerate(self._runs):  # the run that lost its head is shorter now
             if run == 1:
                 break

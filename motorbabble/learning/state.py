@@ -68,7 +68,7 @@ def configured(config: Any, told: Mapping[str, Any], prefix: str = "") -> Any:
             changes[field.name] = configured(value, told, f"{prefix}{field.name}.")
         elif prefix + field.name in told:
             given = told[prefix + field.name]
-            changes[field.name] = tuple(given) if isinstance(value, tuple) else given
+            changes[field.name] = tuple(given) if isinstance(given, list) else given  # JSON knows no tuples
     return replace(config, **changes)
 
 
@@ -90,6 +90,15 @@ def load_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) ->
     learner.trained.load_state_dict(trained)
     if learner.world_model is not learner.trained:
         learner.world_model.load_state_dict(averaged)
+
+
+def load_averaged(model: WorldModel, state: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Only the version that acts, into a fresh model that will not learn, all its levels included; CheckpointMismatch as above."""
+    for _ in range(1, _levels_in(state, model)):
+        model.grow(0)
+    averaged = _versions(files)[1]
+    _check_alike(averaged, model.state_dict())
+    model.load_state_dict(averaged)
 
 
 def check_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -128,6 +137,22 @@ def load_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
         name, _, what = key.rpartition("/")
         kept.setdefault(numbers[parameters[name]], {})[what] = tensor.clone()
     learner.optimizer.load_state_dict({"state": kept, "param_groups": learner.optimizer.state_dict()["param_groups"]})
+
+
+def grow_as_saved(learner: Learner, state: Mapping[str, Any]) -> None:
+    """As many levels of prediction as there were, with fresh weights, so that those that were saved find their place."""
+    count = _levels_in(state, learner.trained)
+    while len(learner.levels) < count:
+        learner.grow()
+    while len(learner.levels) > count:
+        learner.retire()
+
+
+def _levels_in(state: Mapping[str, Any], model: WorldModel) -> int:
+    count = len(state["levels"]["records"]) if "levels" in state else 1  # a training has no levels but the lowest
+    if count < 1 or (count > 1 and not model.can_grow) or count > MOST_LEVELS:
+        raise CheckpointMismatch(f"the checkpoint has {count} levels of prediction, this {type(model).__name__} cannot; use another --name")
+    return count
 
 
 def counters_of(learner: Learner) -> dict[str, Any]:
@@ -171,9 +196,15 @@ def load_replay(learner: Learner, tensors: Mapping[str, Tensor], moments: int, f
     """Answers how many memories were lost."""
     arrays = {name.removeprefix("replay/"): tensor.numpy() for name, tensor in tensors.items() if name.startswith("replay/")}
     arrays["led"] = np.where(arrays["led"] == NOTHING, np.nan, arrays["led"])
-    return learner.replay.load(arrays, moments, frame)
+
+    def at_the_door(moment: int) -> np.ndarray | None:
+        image = frame(moment)
+        return None if image is None else learner.trained.at_the_door(image)
+
+    return learner.replay.load(arrays, moments, at_the_door)
 
 
+MOST_LEVELS = 16  # in a checkpoint; the highest would predict 32,768 actions at once
 NOTHING = -2.0  # encoded actions lie in [-1, 1]; a checkpoint holds finite numbers only
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from motorbabble.errors import CheckpointMismatch, ConfigurationError, Diverged
-from motorbabble.experience import Window
+from motorbabble.experience import Window, has_moved
 from motorbabble.learning.checkpoint import Identity, Loaded, Saved, differences
 from motorbabble.learning.gate import stale
 from motorbabble.learning.learner import Learner
@@ -33,8 +33,6 @@ from motorbabble.learning.state import (
 )
 from motorbabble.learning.windows import SessionWindows
 from motorbabble.world_models.base import WorldModel, over_processes, this_process
-
-MOVED = 12  # of 255: camera noise and JPEG stay below, a moved thing is above; as on the card
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ def scored(model: WorldModel, windows: Sequence[Window], background: np.ndarray)
         assert images is not None
         shown = images[0, 0].movedim(0, -1).clamp(0, 1).double().cpu().numpy()
         mine, copied, empty = (np.square(guess - truth / 255.0).mean() for guess in (shown, last / 255.0, mean))
-        moved = float(np.abs(truth.astype(np.int16) - last).max() > MOVED)
+        moved = float(has_moved(last, truth))
         sums += np.array([mine * moved, copied * moved, empty * moved, moved, mine, empty, 1.0])
     values = over_processes(torch.tensor(sums, dtype=torch.float32, device=model.device)).tolist()
     moved, count = values[3], values[6]
@@ -216,7 +214,10 @@ def scored(model: WorldModel, windows: Sequence[Window], background: np.ndarray)
 
 # Checkpoints of a training
 
-NO_MATTER = {"fresh", "devices", "device", "threads", "memory_mb", "sessions", "checkpoints"}  # settings that change nothing of what is learned
+NO_MATTER = {  # settings that change nothing of what is learned
+    *("fresh", "devices", "device", "threads", "memory_mb", "sessions", "checkpoints", "out"),
+    *("track.log_interval", "track.visualization_interval", "track.wandb", "track.rerun"),
+}
 
 
 def saved_of(training: Training, identity: Identity, about: Mapping[str, Any]) -> Saved:

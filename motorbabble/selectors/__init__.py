@@ -1,6 +1,9 @@
 """(Situation) -> Choice: who decides what the robot does next."""
 
-from motorbabble.selectors.curious import UncertaintySelector
+from motorbabble.selectors.curious import PredictionErrorSelector, UncertaintySelector
+from motorbabble.selectors.goal import GoalSelector
+from motorbabble.selectors.human import InteractiveSelector
+from motorbabble.selectors.progress import LearningProgressSelector
 from motorbabble.selectors.scripted import (
     SEQUENCE_ALTERNATE,
     SEQUENCE_ALWAYS_MOVE,
@@ -22,7 +25,11 @@ __all__ = [
     "SEQUENCE_ALWAYS_STAY",
     "SEQUENCE_DOUBLE_MOVE",
     "SEQUENCE_TRIPLE_MOVE",
+    "GoalSelector",
+    "InteractiveSelector",
+    "LearningProgressSelector",
     "LeastTriedSelector",
+    "PredictionErrorSelector",
     "RandomDurationSelector",
     "RandomSelector",
     "UncertaintySelector",

@@ -58,7 +58,7 @@ class RandomSelector:
         self.rng = np.random.default_rng(seed)
 
     def __call__(self, situation: Situation) -> Choice:
-        candidates = situation.action_space.candidates(rng=self.rng)
+        candidates = situation.action_space.actions or situation.action_space.candidates(rng=self.rng)
         return Choice(candidates[self.rng.integers(len(candidates))], why="drawn at random")
 
     def state_dict(self) -> dict[str, Any]:

@@ -54,6 +54,19 @@ def test_a_filmstrip_holds_every_row():
         figures.filmstrip([])
 
 
+def test_a_spot_is_lighter_than_everything_else_and_a_place_is_framed():
+    white = np.full((8, 12, 3), 255, np.uint8)
+    heat, outlined = np.zeros((2, 3)), np.zeros((2, 3), bool)
+    heat[0, 2], outlined[1, 0] = 1.0, True
+    lit = figures.spotlit(white, heat, outlined, side=24)
+    assert lit.shape == (16, 24, 3) and lit.dtype == np.uint8
+    spot, rest = lit[0:8, 16:24].mean(2), lit[0:8, 0:16].mean(2)
+    assert spot.min() > rest.max() + 15, "in grey too"
+    frame = lit[8:16, 0:8]
+    assert (frame[[0, -1]] == 255).all() and (frame[:, [0, -1]] == 255).all()
+    assert (frame[1, 1:-1] == 0).all() and (frame[2:-2, 2:-2] == rest[0, 0]).all()
+
+
 def test_a_png_is_the_image_and_a_uri_is_the_png():
     png = figures.png_bytes(CHECKS)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), CHECKS)

@@ -9,16 +9,20 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from motorbabble.analysis.attention import Look, attention_numbers, look
+from motorbabble.analysis.counterfactuals import counterfactual_numbers
 from motorbabble.analysis.floors import Shift, floors_of, mean_frame
+from motorbabble.analysis.levels import level_numbers
 from motorbabble.analysis.page import Film, Scene, page
 from motorbabble.analysis.scores import (
+    BOX_CANDIDATES,
     Journey,
     Predict,
     Tally,
@@ -26,6 +30,7 @@ from motorbabble.analysis.scores import (
     above,
     candidates_of,
     effective_horizon,
+    groups_of,
     horizon_curve,
     journeys_of,
     mse,
@@ -38,7 +43,7 @@ from motorbabble.analysis.scores import (
 )
 from motorbabble.analysis.verdict import sentences_of
 from motorbabble.errors import ConfigurationError
-from motorbabble.experience import ActionSpace, Step, Window
+from motorbabble.experience import MOVED, ActionSpace, Step, Window
 from motorbabble.figures import to_uint8
 from motorbabble.robots.interface import KnowsItsObjects
 from motorbabble.world_models.base import WorldModel
@@ -47,6 +52,7 @@ FORMAT = 1
 _PICTURES = 64  # imagined in one call; more would only cost memory
 _FRAMES = 64  # looked at for the reconstruction skill
 _SCENES = 6
+_LOOKS = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Card:
     numbers: Mapping[str, Any]  # what to_json returns; docs/card.md explains every one
     scenes: Sequence[Scene] = ()
     films: Sequence[Film] = ()
+    looks: Sequence[Look] = ()
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -68,7 +75,7 @@ class Card:
         return sentences_of(self.numbers)
 
     def to_html(self) -> str:
-        return page(self.name, self.numbers, self.sentences(), self.scenes, self.films)
+        return page(self.name, self.numbers, self.sentences(), self.scenes, self.films, self.looks)
 
     def save(self, folder: str | Path) -> Path:
         """Write card.json and card.html there, each whole or not at all; returns the page's path."""
@@ -91,21 +98,26 @@ def make_card(
 ) -> Card:
     """Score a model on `test` beside the four floors made from `lived`.
 
-    robot: measures object errors when it can `locate` things; any other robot, or None, leaves them out.
+    robot: measures object errors when it can `locate` things, in frames of its own size; any other robot, or None, leaves them out.
+    What passes the model's door is scored, floors included: a model that sees smaller frames is asked for no more than it sees.
     curve: (seconds of learning, robot steps, skill on moved transitions) as it was measured while learning.
     The model is scored in eval mode without gradients and left as it was found.
     """
+    lived, test = at_the_door(world_model, lived), at_the_door(world_model, test)
     trials = trials_of(test, action_space, world_model.history)
     if not trials:
         raise ConfigurationError(f"the {len(test)} test steps hold no two consecutive ones of an episode; give at least two steps in a row")
     journeys = journeys_of(test, action_space, world_model.history)
-    locator = robot if callable(getattr(robot, "locate", None)) and callable(getattr(robot, "distance", None)) else None
+    locates = callable(getattr(robot, "locate", None)) and callable(getattr(robot, "distance", None))
+    locator = robot if locates and not world_model.has_door else None  # it points in its own frames only
     floors = floors_of(lived, action_space)
-    labels = [action_space.label(action) for action in action_space.candidates(8)]
+    labels = groups_of(action_space)
+    candidates = [action_space.label(action) for action in action_space.candidates(BOX_CANDIDATES)]
     with thinking(world_model):
         imagine = picturing(world_model)
-        tallies = {who: tally(predict, trials, action_space, locator) for who, predict in {"model": imagine, **floors}.items()}
-        horizons = {who: horizon_curve(predict, journeys) for who, predict in {"model": imagine, **floors}.items()}
+        predicts = {"model": imagine, **floors}
+        tallies = {who: tally(predict, trials, action_space, locator) for who, predict in predicts.items()}
+        horizons = {who: horizon_curve(predict, journeys) for who, predict in predicts.items()}
         unsure = np.array([_uncertainty(world_model, trial) for trial in trials])
         moving = tallies["copy_last"].where(tallies["copy_last"].moved)
         change = float(moving.error.mean()) if len(moving) else None
@@ -113,23 +125,32 @@ def make_card(
         stills = [horizons[who] for who in ("copy_last", "mean_frame", "black")]
         scores["model"]["horizon_above_stills"] = effective_horizon(above(horizons["model"], *stills))
         _add_reconstruction(scores, world_model, trials, mean_frame(lived))
-        scenes = [_scene(imagine, trial, action_space, labels) for trial in _telling(trials, tallies["model"])]
+        counterfactuals = counterfactual_numbers(predicts, tallies, trials, action_space, change)
+        attention = attention_numbers(world_model, trials)
+        levels = level_numbers(world_model, test, action_space, horizons["model"])
+        telling = _telling(trials, tallies["model"])
+        scenes = [_scene(imagine, trial, action_space, candidates) for trial in telling]
         films = _films(imagine, journeys)
+        looks = [found for trial in telling if trial.moved and (found := look(world_model, trial))][:_LOOKS]
     numbers = {
         "format": FORMAT,
         "name": name,
         "actions": labels,
-        "chance": 1 / len(labels),
+        "chance": 1 / len(candidates),
         "lived_steps": len(lived),
         "trials": len(trials),
         "trials_moved": sum(trial.moved for trial in trials),
         "horizon_starts": [sum(len(j.plan) >= h for j in journeys) for h in range(1, len(horizons["model"]) + 1)],
+        "pixels_changed": _pixels_changed(trials),
         "scores": scores,
-        "shifts_px": {label: list(shift) for label, shift in zip(labels, _shifts(floors), strict=True)},
+        "shifts_px": {label: list(shift) for label, shift in zip(candidates, _shifts(floors), strict=True)},
+        "counterfactuals": counterfactuals,
+        "attention": attention,
+        "levels": levels,
         "uncertainty": _uncertainty_numbers(unsure, tallies["model"], labels),
         "curve": [[float(seconds), int(steps), None if value is None or not np.isfinite(value) else float(value)] for seconds, steps, value in curve],
     }
-    return Card(name, numbers, scenes, films)
+    return Card(name, numbers, scenes, films, looks)
 
 
 @contextmanager
@@ -143,6 +164,13 @@ def thinking(world_model: WorldModel) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def at_the_door(world_model: WorldModel, steps: Sequence[Step]) -> Sequence[Step]:
+    """The same steps, with frames as the model sees them."""
+    if not world_model.has_door:
+        return steps
+    return [replace(step, observation=replace(step.observation, image=world_model.at_the_door(step.observation.image))) for step in steps]
 
 
 def picturing(world_model: WorldModel) -> Predict:
@@ -183,6 +211,12 @@ def _add_reconstruction(scores: dict, world_model: WorldModel, trials: Sequence[
         dark += float(mse(np.zeros_like(mean), frame))
     for who, error in {"model": seen, "mean_frame": reference, "black": dark}.items():
         scores[who]["reconstruction_skill"] = skill(error, reference)
+
+
+def _pixels_changed(trials: Sequence[Trial]) -> float | None:
+    """Mean share of pixels that really changed, where anything did."""
+    shares = [float((np.abs(t.window.images[-1].astype(np.int16) - t.truth) > MOVED).any(-1).mean()) for t in trials if t.moved]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _shifts(floors: Mapping[str, Predict]) -> Sequence[tuple[int, int]]:
@@ -227,7 +261,7 @@ def _scene(imagine: Predict, trial: Trial, space: ActionSpace, labels: Sequence[
     return Scene(
         now=trial.window.images[-1],
         imagined=tuple(to_uint8(image) for image in images),
-        labels=tuple(labels),
+        labels=tuple(space.label(space.decode(trial.action)) if i == taken else label for i, label in enumerate(labels)),
         taken=taken,
         closest=int(np.argmin(mse(images, trial.truth))),
         truth=trial.truth,

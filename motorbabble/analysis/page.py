@@ -1,7 +1,6 @@
 """The card as one HTML page: no script, no outside address, readable on a phone, in light and in dark.
 
-Whatever a colour says is also said in words, and every picture carries its description. Captions are text and not
-painted into pictures, because painted letters shrink with the screen. Plots come twice, and the browser picks.
+Whatever a colour says is also said in words. A block with numbers of its own draws its section beside them, out of the pieces in html.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from motorbabble.figures import curve_png, data_uri, fit, png_bytes
-
-COLUMNS = {"model": "the model", "copy_last": "copy-last", "mean_frame": "mean frame", "black": "black", "shift": "shift floor"}
-_NONE = "–"
+from motorbabble.analysis.attention import Look, attention_section
+from motorbabble.analysis.counterfactuals import counterfactual_section
+from motorbabble.analysis.html import COLUMNS, NONE, STYLE, get, image_of, numbers_of, picture, plot, section, table, times
+from motorbabble.analysis.levels import level_section
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ class Film:
     truth: Sequence[np.ndarray]
 
 
-def page(name: str, numbers: Mapping[str, Any], sentences: Sequence[str], scenes: Sequence[Scene], films: Sequence[Film]) -> str:
+def page(
+    name: str, numbers: Mapping[str, Any], sentences: Sequence[str], scenes: Sequence[Scene], films: Sequence[Film], looks: Sequence[Look] = ()
+) -> str:
     """The whole page as text; `numbers` as in docs/card.md."""
     title = escape(name or "World-model card")
     moved, trials = numbers["trials_moved"], numbers["trials"]
@@ -49,15 +50,18 @@ def page(name: str, numbers: Mapping[str, Any], sentences: Sequence[str], scenes
         "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:]) + "</ul>",
         f"<p class=quiet>Tested on {trials} moments; something moved in {moved}, nothing in {trials - moved}. "
         f"It had lived {numbers['lived_steps']} steps before.</p>",
-        _section("Now, every action imagined, and what happened", _SCENES_NOTE, _scenes(scenes)) if scenes else "",
-        _section("Numbers, with four floors beside them", _FLOORS_NOTE.format(shifts=_shifts(numbers)), _table(numbers)),
+        section("Now, every action imagined, and what happened", _SCENES_NOTE, _scenes(scenes)) if scenes else "",
+        section("Numbers, with four floors beside them", _FLOORS_NOTE.format(shifts=_shifts(numbers)), _table(numbers)),
         _learning(numbers),
-        _section("Imagining ahead, blindly", _FILM_NOTE, "".join(map(_film, films)) + _horizon(numbers)) if films else "",
+        section("Imagining ahead, blindly", _FILM_NOTE, "".join(map(_film, films)) + _horizon(numbers)) if films else "",
+        level_section(numbers),
         _unsure(numbers),
+        counterfactual_section(numbers),
+        attention_section(numbers, looks),
     ]
     return (
         '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
-        f'<meta name=color-scheme content="light dark"><title>{title}</title><style>{_STYLE}</style></head>'
+        f'<meta name=color-scheme content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
@@ -76,10 +80,6 @@ _FILM_NOTE = (
 )
 
 
-def _section(title: str, note: str, body: str) -> str:
-    return f"<section><h2>{title}</h2><p class=quiet>{note}</p>{body}</section>"
-
-
 def _shifts(numbers: Mapping[str, Any]) -> str:
     def said(dx: int, dy: int) -> str:
         ways = [f"{abs(d)} px {more if d > 0 else less}" for d, more, less in ((dx, "right", "left"), (dy, "down", "up")) if d]
@@ -88,26 +88,18 @@ def _shifts(numbers: Mapping[str, Any]) -> str:
     return "; ".join(f"“{escape(label)}”: {said(*shift)}" for label, shift in numbers["shifts_px"].items())
 
 
-def _image(image: np.ndarray, words: str) -> str:
-    return f'<img src="{data_uri(png_bytes(fit(image, 224)))}" alt="{escape(words)}">'
-
-
-def _picture(image: np.ndarray, text: str, words: str, kind: str = "") -> str:
-    return f'<figure class="{kind}">{_image(image, text)}<figcaption><b>{escape(text)}</b>{words}</figcaption></figure>'
-
-
 def _scenes(scenes: Sequence[Scene]) -> str:
     """Two moments beside each other where the screen is wide and the actions are few."""
     return f'<div class="scenes{" few" * (len(scenes[0].labels) <= 2)}">{"".join(map(_scene, scenes))}</div>'
 
 
 def _scene(scene: Scene) -> str:
-    tiles = [_picture(scene.now, "now", "")]
+    tiles = [picture(scene.now, "now", "")]
     for index, (image, label) in enumerate(zip(scene.imagined, scene.labels, strict=True)):
         words = ["taken"] * (index == scene.taken) + ["closest"] * (index == scene.closest and len(scene.labels) > 1)
-        tiles.append(_picture(image, f"if “{label}”", "".join(f"<br>{word}" for word in words), "taken" if index == scene.taken else ""))
+        tiles.append(picture(image, f"if “{label}”", "".join(f"<br>{word}" for word in words), "taken" if index == scene.taken else ""))
     right = "and its picture came closest" if scene.taken == scene.closest else "but another action's picture came closer"
-    tiles.append(_picture(scene.truth, "what happened", "<br>" + ("a change" if scene.moved else "no change"), "truth"))
+    tiles.append(picture(scene.truth, "what happened", "<br>" + ("a change" if scene.moved else "no change"), "truth"))
     said = f"<p class=quiet>“{escape(scene.labels[scene.taken])}” was taken, {right}.</p>"
     return f"<div><div class=scene>{''.join(tiles)}</div>{said}</div>"
 
@@ -117,7 +109,7 @@ def _film(film: Film) -> str:
     rows = ""
     for words, images in (("imagined", film.imagined), ("what happened", film.truth)):
         cells = (
-            f"<td>{_image(image, f'{words}, {h} steps after the start')}</td>"
+            f"<td>{image_of(image, f'{words}, {h} steps after the start')}</td>"
             for h, image in zip((0, *film.steps), (film.start, *images), strict=True)
         )
         rows += f"<tr><th scope=row>{words}</th>{''.join(cells)}</tr>"
@@ -127,28 +119,18 @@ def _film(film: Film) -> str:
 def _table(numbers: Mapping[str, Any]) -> str:
     scores = numbers["scores"]
     rows: list[Any] = [
-        ("Skill where things moved", "1 is perfect, 0 is copy-last", _get("skill_moved"), "{:.2f}", True),
-        ("Gain over copy-last", "decibels", _get("db_over_copy"), "{:.1f}", True),
-        ("Error where nothing moved", "mean squared, millionths", lambda s: _times(s["stayed_mse"], 1e6), "{:.1f}", False),
-        ("Action advantage", f"chance {numbers['chance']:.0%}; a tie is a loss", _get("action_advantage"), "{:.0%}", True),
+        ("Skill where things moved", "1 is perfect, 0 is copy-last", get("skill_moved"), "{:.2f}", True),
+        ("Gain over copy-last", "decibels", get("db_over_copy"), "{:.1f}", True),
+        ("Error where nothing moved", "mean squared, millionths", lambda s: times(s["stayed_mse"], 1e6), "{:.1f}", False),
+        ("Action advantage", f"chance {numbers['chance']:.0%}; a tie is a loss", get("action_advantage"), "{:.0%}", True),
         ("&nbsp;&nbsp;95% interval", "", lambda s: "{:.0%} to {:.0%}".format(*s["action_advantage_95"]), "{}", None),
-        ("&nbsp;&nbsp;margin", "lead over the next action; 100% is a whole movement", _get("action_margin"), "{:.0%}", True),
+        ("&nbsp;&nbsp;margin", "lead over the next action; 100% is a whole movement", get("action_margin"), "{:.0%}", True),
         *_objects(numbers),
-        ("Skill 8 steps ahead", "against holding the start", _get("skill_horizon_8"), "{:.2f}", True),
-        ("Effective horizon", f"steps, {len(scores['model']['horizon'])} tried", _get("effective_horizon"), "{}", True),
-        ("Reconstruction skill", "0 is the mean frame", _get("reconstruction_skill"), "{:.2f}", True),
+        ("Skill 8 steps ahead", "against holding the start", get("skill_horizon_8"), "{:.2f}", True),
+        ("Effective horizon", f"steps, {len(scores['model']['horizon'])} tried", get("effective_horizon"), "{}", True),
+        ("Reconstruction skill", "0 is the mean frame", get("reconstruction_skill"), "{:.2f}", True),
     ]
-    head = "".join(f"<th scope=col>{title}</th>" for title in COLUMNS.values())
-    body = "".join(_row(scores, *row) for row in rows)
-    return f"<div class=wide><table class=scores><thead><tr><th scope=col>number</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _get(key: str) -> Callable[[Mapping], Any]:
-    return lambda scores: scores[key]
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+    return table(scores, rows)
 
 
 def _objects(numbers: Mapping[str, Any]) -> list[tuple]:
@@ -175,50 +157,31 @@ def _objects(numbers: Mapping[str, Any]) -> list[tuple]:
     ]
 
 
-def _row(scores: Mapping, title: str, note: str, value: Callable[[Mapping], Any], form: str, more_is_better: bool | None) -> str:
-    values = [value(scores[who]) for who in COLUMNS]
-    shown = [_NONE if v is None else form.format(v) for v in values]
-    known = [v for v in values if v is not None]
-    best = None if more_is_better is None or len(known) < 2 else form.format(max(known) if more_is_better else min(known))
-    only = sum(text == best for text in shown) < len(known)  # "best" says nothing where all are the same
-    cells = "".join(f"<td>{text}{'<br><b>best</b>' if only and text == best else ''}</td>" for text in shown)
-    return f"<tr><th scope=row>{title}{f'<br><span class=quiet>{note}</span>' if note else ''}</th>{cells}</tr>"
-
-
-def _plot(words: str, **plot: Any) -> str:
-    light, dark = (data_uri(curve_png(**plot, dark=dark)) for dark in (False, True))
-    return f'<picture><source srcset="{dark}" media="(prefers-color-scheme: dark)"><img class=plot src="{light}" alt="{escape(words)}"></picture>'
-
-
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else float(value) for value in values]
-
-
 def _learning(numbers: Mapping[str, Any]) -> str:
     if not numbers["curve"]:
         return ""
     seconds, steps, skills = zip(*numbers["curve"], strict=True)
-    values = _numbers(skills)
+    values = numbers_of(skills)
     final = next((v for v in reversed(values) if v == v), float("nan"))
     words = f"Skill against {{}}: {len(values)} measurements, the last one {final:.2f}."
     shared: dict[str, Any] = {"y_label": "skill where things moved", "y_low": -1.0, "level": 0.0}
-    plots = _plot(words.format("seconds of learning"), series={"skill": (seconds, values)}, x_label="seconds of learning", **shared)
-    plots += _plot(words.format("robot steps"), series={"skill": (steps, values)}, x_label="robot steps", **shared)
+    plots = plot(words.format("seconds of learning"), series={"skill": (seconds, values)}, x_label="seconds of learning", **shared)
+    plots += plot(words.format("robot steps"), series={"skill": (steps, values)}, x_label="robot steps", **shared)
     note = f"1 is perfect, 0 is showing the last picture again. After {seconds[-1]:.0f} seconds and {steps[-1]} robot steps it stood at {final:.2f}."
-    return _section("How it learned", note, f"<div class=plots>{plots}</div>")
+    return section("How it learned", note, f"<div class=plots>{plots}</div>")
 
 
 def _horizon(numbers: Mapping[str, Any]) -> str:
     scores = numbers["scores"]
     hs = range(1, len(scores["model"]["horizon"]) + 1)
-    series = {COLUMNS[who]: (hs, _numbers(scores[who]["horizon"])) for who in COLUMNS}
+    series = {COLUMNS[who]: (hs, numbers_of(scores[who]["horizon"])) for who in COLUMNS}
     reached = scores["model"]["effective_horizon"]
     words = f"Skill at each imagined step: the model stays above a held picture for {reached} of {len(hs)} steps, "
     words += f"the shift floor for {scores['shift']['effective_horizon']}."
     starts = numbers["horizon_starts"]
     note = f"{words} Measured from {starts[0]} start{'s' * (starts[0] != 1)} (the last step from {starts[-1]})."
-    plot = _plot(words, series=series, x_label="steps imagined ahead", y_label="skill", y_low=-1.0, level=0.0)
-    return f"<p>{note}</p><div class=plots>{plot}</div>"
+    drawn = plot(words, series=series, x_label="steps imagined ahead", y_label="skill", y_low=-1.0, level=0.0)
+    return f"<p>{note}</p><div class=plots>{drawn}</div>"
 
 
 def _unsure(numbers: Mapping[str, Any]) -> str:
@@ -227,35 +190,10 @@ def _unsure(numbers: Mapping[str, Any]) -> str:
     series: dict[str, Any] = {label: tuple(zip(*points, strict=True)) for label, points in by_action.items() if points}
     if not series:
         return ""
-    mean, overall, within = (_NONE if unsure[key] is None else f"{unsure[key]:.2f}" for key in ("mean_nats", "spearman", "spearman_within_action"))
+    mean, overall, within = (NONE if unsure[key] is None else f"{unsure[key]:.2f}" for key in ("mean_nats", "spearman", "spearman_within_action"))
     note = (
         f"One mark per moment. Rank correlation of uncertainty and error: {overall} over all, {within} within an action "
         f"(1 is perfect, 0 is none). Mean uncertainty {mean} nats."
     )
-    plot = _plot(note, series=series, x_label="uncertainty (nats)", y_label="error (mean squared)", points=True)
-    return _section("Does it know what it does not know?", note, f"<div class=plots>{plot}</div>")
-
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#202124;--quiet:#55585e;--paper:#fff;--line:#c9ccd1;--mark:#1f5fbf;--soft:#f3f5f8}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--quiet:#abafb6;--paper:#1b1c1f;--line:#4a4d53;--mark:#7db2ff;--soft:#26282c}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:60rem;margin:auto;padding:1rem}
-h1{margin:.3rem 0;font-size:1.6rem}h2{margin:2.2rem 0 .3rem;font-size:1.25rem}
-.headline{font-size:1.25rem;font-weight:600;margin:.2rem 0}
-.quiet{color:var(--quiet);font-size:.9rem;margin:.2rem 0 .8rem}
-.scenes{display:grid;gap:.3rem 1.5rem}.few{grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
-.scene{display:grid;grid-template-columns:repeat(auto-fit,minmax(4.6rem,1fr));gap:.4rem;margin-top:1rem}
-figure{margin:0;max-width:10rem;padding:4px;border:2px solid var(--line);border-radius:6px}
-figure.taken{border-color:var(--mark)}figure.truth{border-style:dashed;border-color:var(--ink)}
-figure img,.film img{width:100%;display:block;image-rendering:pixelated}
-figcaption{font-size:.85rem;line-height:1.3;padding:.2rem .1rem}
-.wide{overflow-x:auto;margin:.8rem 0}
-table{border-collapse:collapse;min-width:40rem;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .5rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top;font-weight:400}
-thead th{font-weight:600}th:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
-.film th,.film td{border:0;padding:.15rem;text-align:center;width:6.5rem}.film tbody th{vertical-align:middle;font-size:.85rem}
-th .quiet{font-size:.8rem}.scores td:nth-child(2){background:var(--soft);font-weight:600}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:.8rem}.plot{width:100%;max-width:36rem;height:auto}
-"""
+    drawn = plot(note, series=series, x_label="uncertainty (nats)", y_label="error (mean squared)", points=True)
+    return section("Does it know what it does not know?", note, f"<div class=plots>{drawn}</div>")

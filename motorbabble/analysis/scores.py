@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from motorbabble.errors import Diverged
-from motorbabble.experience import ActionSpace, Step, Window
+from motorbabble.experience import MOVED, ActionSpace, Step, Window, has_moved
 from motorbabble.figures import to_uint8
 from motorbabble.robots.interface import KnowsItsObjects
 
 # (window, plans (N, H, C) encoded) -> images (N, H, height, width, 3) float in [0, 1]
 Predict = Callable[[Window, np.ndarray], np.ndarray]
 
-MOVED = 12  # of 255: camera noise and JPEG stay below, a moved thing is above
 NEAR = 2.0  # pixels within which a thing counts as put in the right place
 BOX_CANDIDATES = 8
 _TIE = 1e-6  # relative: pictures that differ by less than rounding are the same picture
@@ -55,10 +54,6 @@ def stretches(steps: Sequence[Step]) -> list[list[Step]]:
         else:
             runs.append([step])
     return runs
-
-
-def has_moved(before: np.ndarray, after: np.ndarray) -> bool:
-    return bool(np.abs(before.astype(np.int16) - after).max() > MOVED)
 
 
 def trials_of(steps: Sequence[Step], space: ActionSpace, history: int) -> list[Trial]:
@@ -101,6 +96,13 @@ def candidates_of(space: ActionSpace) -> np.ndarray:
     return np.stack([space.encode(action) for action in space.candidates(BOX_CANDIDATES)])
 
 
+def groups_of(space: ActionSpace) -> list[str]:
+    """What the card calls the actions it tells apart: the candidates; all as one where there are too many names for any to stand for another."""
+    if space.is_long and not space.ordered:
+        return [f"any of {len(space.actions or ())} actions"]
+    return [space.label(action) for action in space.candidates(BOX_CANDIDATES)]
+
+
 def nearest(candidates: np.ndarray, action: np.ndarray) -> int:
     return int(np.argmin(np.square(candidates - action).sum(1)))
 
@@ -127,7 +129,11 @@ class Tally:
     copied: np.ndarray  # (T,) MSE of keeping the last frame
     rival: np.ndarray  # (T,) lowest MSE among the pictures of the other actions; NaN where there is no other
     moved: np.ndarray  # (T,) bool
-    action: np.ndarray  # (T,) int, index of the (nearest) candidate action
+    action: np.ndarray  # (T,) int, which of `groups_of` the action is in: the (nearest) candidate
+    errors: np.ndarray  # (T, A) MSE of every candidate's picture; the action taken stands in for its nearest candidate
+    taken: np.ndarray  # (T,) int, where in `errors` the action taken stands
+    variance: np.ndarray  # (T,) between the candidates' pictures, mean over pixels
+    depends: np.ndarray  # (T,) share of pixels that differ between two of them by more than what counts as moved
     pixels: np.ndarray | None  # (T, n) how far each thing stands from where it belongs; NaN: not to be seen in the prediction
     shown: np.ndarray | None  # (T, n) bool: the thing is to be seen in the truth
 
@@ -166,6 +172,8 @@ class Tally:
             "stayed_mse": float(stayed.mean()) if len(stayed) else None,
             "action_advantage": float(self.best.mean()) if len(self) else None,
             "action_advantage_95": [low, high],
+            "action_sensitivity": float(self.variance.mean()) if len(self) and self.errors.shape[1] > 1 else None,
+            "pixels_by_action": float(self.depends.mean()) if len(self) and self.errors.shape[1] > 1 else None,
             "action_margin": float((self.rival - self.error).mean() / change) if change and len(self) and np.isfinite(self.rival).all() else None,
             "objects": self._objects(),
         }
@@ -187,6 +195,7 @@ class Tally:
 def tally(predict: Predict, trials: Sequence[Trial], space: ActionSpace, robot: KnowsItsObjects | None = None) -> Tally:
     """Predict every trial for all candidate actions at once. In a box, the action taken stands in for its nearest candidate."""
     candidates = candidates_of(space)
+    grouped = len(groups_of(space)) == 1
     rows, away, shown = [], [], []
     for trial in trials:
         taken = nearest(candidates, trial.action)
@@ -197,13 +206,14 @@ def tally(predict: Predict, trials: Sequence[Trial], space: ActionSpace, robot: 
         others = np.delete(errors, taken)
         rival = others.min() if len(others) else np.nan
         copied = mse(trial.window.images[-1].astype(np.float32) / 255, trial.truth)
-        rows.append((errors[taken], copied, rival, trial.moved, taken))
+        depends = float((np.ptp(images, 0) > MOVED / 255).any(-1).mean())
+        rows.append((errors[taken], copied, rival, trial.moved, 0 if grouped else taken, errors, taken, images.var(0).mean(), depends))
         if robot is not None and trial.objects is not None:
             away.append(robot.distance(robot.locate(to_uint8(images[taken])), trial.objects))
             shown.append(np.isfinite(trial.objects).all(1))
-    error, copied, rival, moved, action = (np.array(column) for column in zip(*rows, strict=True))
+    columns = (np.array(column) for column in zip(*rows, strict=True))
     known = len(away) == len(rows)
-    return Tally(error, copied, rival, moved, action, np.array(away) if known else None, np.array(shown) if known else None)
+    return Tally(*columns, pixels=np.array(away) if known else None, shown=np.array(shown) if known else None)
 
 
 def horizon_curve(predict: Predict, journeys: Sequence[Journey]) -> list[float | None]:

@@ -7,6 +7,9 @@ knowledge) and its picture clearly beats the last frame where things moved, or s
 from collections.abc import Mapping
 from typing import Any
 
+from motorbabble.analysis.counterfactuals import counterfactual_sentence
+from motorbabble.analysis.levels import level_sentence
+
 _KNOWN, _ROUGH = 0.8, 0.3  # skill on moved transitions
 _CALM = 0.1  # of what a movement changes: a still picture may waver so much
 _MARGIN = 0.1  # of what a movement changes: pictures of two actions that differ by less are not told apart by eye
@@ -47,10 +50,14 @@ def sentences_of(numbers: Mapping[str, Any]) -> list[str]:
                 f"Imagining blindly, it is better than keeping the last real picture for {far} of {tried} steps, "
                 f"and better than any picture that never changes (the mean frame, black) for {model['horizon_above_stills']}."
             )
+    if ahead := level_sentence(numbers):
+        said.append(ahead)
     rho = numbers["uncertainty"]["spearman_within_action"]
     if rho is not None:
         knows = "It feels where it errs" if rho >= 0.3 else "It does not yet feel where it errs"
         said.append(f"{knows}: within an action, its uncertainty and its error have a rank correlation of {rho:.2f} (1 is perfect, 0 is none).")
+    if listens := counterfactual_sentence(numbers):
+        said.append(listens)
     if numbers["trials"] < _FEW:
         said.append(f"Only {numbers['trials']} moments were tested: read every number with its interval.")
     return said

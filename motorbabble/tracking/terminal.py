@@ -1,80 +1,27 @@
-"""Who watches a life: metrics to a file, and a terminal a person likes to look at.
+"""A terminal a person likes to look at: how far life is, how skill rises, what was chosen and why."""
 
-Trackers are fed the events of `live` and never touch the robot. The metric names are the mission's.
-"""
-
-import json
-import math
 import time
 from collections import deque
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING
 
 from motorbabble.experience import ActionSpace, Event, Step, Study
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_NAMES = {  # a study's losses -> the mission's metric names
-    "total": "predictor_training_loss",
-    "reconstruction": "reconstruction_loss",
-    "masked": "autoencoder_training_loss",
-    "patch": "predictor_patch_loss",
-    "latent": "predictor_latent_loss",
-    "action": "predictor_action_loss",
-    "fresh_error": "prediction_errors/level_0",
-    "grad_norm": "predictor_grad_norm",
-    "learning_rate": "predictor_lr",
-}
-
-
-def metrics_of(study: Study) -> dict[str, float | int | str]:
-    """A study under the mission's metric names, plus the gate's word and the seconds of learning so far."""
-    named = {_NAMES.get(name, name): value for name, value in study.losses.items()}
-    return {"training_step": study.update, "seconds": round(study.seconds, 3), "windows": study.samples, "gate": study.gate, **named}
-
-
-class JsonlTracker:
-    """One line of JSON per logged update, flushed at once: the record that is always there. A number that is not finite is null."""
-
-    def __init__(self, path: str | Path, log_interval: int = 10, goes_on: bool = False):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.log_interval = log_interval
-        self._file: TextIO = self.path.open("a" if goes_on else "w", encoding="utf-8")
-        self._step = 0
-        self._known = _last_update(self.path) if goes_on else 0  # what is learned again was logged already
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Step):
-            self._step = event.index + 1
-        elif isinstance(event, Study) and event.update > self._known and (event.update % self.log_interval == 0 or event.gate == "diverged"):
-            values = {"step": self._step, **metrics_of(event)}
-            finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
-            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._file.close()
-
-
-def _last_update(path: Path) -> int:
-    """The newest update in a file of metrics; 0 when there is none. A torn last line does not count."""
-    newest = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError, KeyError, TypeError):
-            newest = max(newest, json.loads(line)["training_step"])
-    return newest
-
 
 class Terminal:
     """A live panel: how far life is, how skill rises, what was chosen and why. Plain lines where there is no terminal."""
 
-    def __init__(self, title: str, space: ActionSpace, steps: int | None, seconds: float | None = None, console: "Console | None" = None):
+    def __init__(
+        self,
+        title: str,
+        space: ActionSpace,
+        steps: int | None,
+        seconds: float | None = None,
+        console: "Console | None" = None,
+        panel: bool = True,
+    ):
         from rich.console import Console
         from rich.live import Live
 
@@ -85,7 +32,7 @@ class Terminal:
         self.step: Step | None = None
         self.study: Study | None = None
         self.began = self._said = time.monotonic()
-        self._live = Live(console=self.console, auto_refresh=False, transient=False) if self.console.is_terminal else None
+        self._live = Live(console=self.console, auto_refresh=False, transient=False) if panel and self.console.is_terminal else None
 
     def __enter__(self) -> "Terminal":
         if self._live:

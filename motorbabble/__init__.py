@@ -22,12 +22,15 @@ except PackageNotFoundError:  # a source tree that was never installed
 _LAZY = {  # name -> where it lives; imported when first asked for, so that torch is not paid for by looking at a robot
     "learn": "motorbabble.agents",
     "Run": "motorbabble.agents",
-    "RobotRunner": "motorbabble.agents",
+    "RobotRunner": "motorbabble.runner",
     "AutoencoderLatentPredictorWorldModel": "motorbabble.agents",
     "live": "motorbabble.life",
     "ToroidalDotRobot": "motorbabble.robots.toroidal_dot",
     "ToroidalDotEnvironment": "motorbabble.robots.toroidal_dot",
     "BodiesRobot": "motorbabble.robots.bodies",
+    "DreamRobot": "motorbabble.world_models.dream",
+    "GoalSelector": "motorbabble.selectors.goal",
+    "GymnasiumRobot": "motorbabble.robots.gymnasium_robot",
 }
 
 __all__ = [

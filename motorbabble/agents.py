@@ -1,9 +1,8 @@
 """Whole robots with a mind, ready to run: `learn`, and the mission's constructors. Each is a few lines over `live`."""
 
 import math
-import statistics
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -12,20 +11,32 @@ from typing import Any, Self
 
 import torch
 
-from motorbabble.analysis.card import Card, make_card
+from motorbabble.analysis.card import Card, at_the_door, make_card
+from motorbabble.display import DisplayConfig, shown
 from motorbabble.errors import ConfigurationError
-from motorbabble.experience import ActionSpace, Event, Observation, Selector, Step, Study, Window
+from motorbabble.experience import ActionSpace, Event, Observation, Selector, Situation, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
 from motorbabble.learning.state import flat, teaching_of
-from motorbabble.life import History, live, look
+from motorbabble.life import History, check_delay, live, look
 from motorbabble.memory import Memory, MemoryConfig
 from motorbabble.robots.interface import RobotInterface
-from motorbabble.selectors import LeastTriedSelector, RandomDurationSelector, RandomSelector, UncertaintySelector
+from motorbabble.selectors import (
+    LearningProgressSelector,
+    LeastTriedSelector,
+    PredictionErrorSelector,
+    RandomDurationSelector,
+    RandomSelector,
+    UncertaintySelector,
+)
+from motorbabble.tracking import Tracking, TrackingConfig
+from motorbabble.watching import tracked
 from motorbabble.world_models.base import WorldModel
 from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
 
 SELECTORS: dict[str, Callable[[int], Selector]] = {
     "uncertainty": UncertaintySelector,
+    "learning_progress": LearningProgressSelector,
+    "prediction_error": PredictionErrorSelector,
     "random": RandomSelector,
     "random_duration": RandomDurationSelector,
     "least_tried": LeastTriedSelector,
@@ -52,6 +63,7 @@ def learn(
     stop: Flag | None = None,
     memory: MemoryConfig | None = None,
     about: Mapping[str, Any] | None = None,
+    action_delay: float = 0.0,
     **overrides: Any,
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
@@ -60,9 +72,10 @@ def learn(
     `selector`: a name or any function of a Situation; `steps` of the robot and `seconds` of life end the run, whichever
     comes first. `holds_out` keeps moments out of everything learned from; unless given, every eighth stretch of 12 steps
     is kept for `run.card()`. With `memory` it is recorded, saved, and goes on where an earlier run of the same folders was,
-    however that one ended; `about` (plain values) is written down with it. Further keywords
+    however that one ended; `about` (plain values) is written down with it. `action_delay` seconds
+    pass after each action. Further keywords
     set fields of the learner's or the model's configuration by name:
-    `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
+    `image_size=(64, 64)` (the model sees frames resized to that), `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
     """
     if not isinstance(robot, RobotInterface):
         raise ConfigurationError(f"{robot!r} is no robot; give an object whose class inherits from RobotInterface")
@@ -86,7 +99,8 @@ def learn(
     else:
         known = _names(ONLINE)
         height, width, _ = look(robot).image.shape
-        if (model.image_shape, model.action_size) != ((height, width), robot.action_space.size):
+        fits = model.has_door or model.image_shape == (height, width)
+        if not fits or model.action_size != robot.action_space.size:
             raise ConfigurationError(
                 f"the model sees {model.image_shape} and knows actions of {model.action_size} numbers, this robot gives {(height, width)} "
                 f"and {robot.action_space.size}; make a model for this robot"
@@ -94,11 +108,14 @@ def learn(
     if unknown := set(overrides) - known:
         raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}; choose one of {sorted(known)}")
     if isinstance(selector, str):
+        if selector == "goal":
+            raise ConfigurationError("the goal selector needs a goal; give selector=GoalSelector(picture), from motorbabble.selectors")
         if selector not in SELECTORS:
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
     mind = Learner(model.to(place), _override(learner, overrides), seed, holds_out or HeldOutStretches())
-    return Run(robot, mind, selector, steps, seconds, stop, memory, {"settings": flat(mind.config) | teaching_of(model), **(about or {})})
+    about = {"settings": flat(mind.config) | teaching_of(model), **(about or {})}
+    return Run(robot, mind, selector, steps, seconds, stop, memory, about, action_delay)
 
 
 class Run:
@@ -117,8 +134,10 @@ class Run:
         stop: Flag | None = None,
         memory: MemoryConfig | None = None,
         about: Mapping[str, Any] | None = None,
+        action_delay: float = 0.0,
     ):
-        self.robot, self.learner, self.select = robot, learner, select
+        self.robot, self.learner, self.action_delay = robot, learner, check_delay(action_delay)
+        self.select = select  # may be replaced before the first event, by one that asks a person; what is saved stays this one's
         self.steps, self.seconds, self.stop = steps, seconds, stop or Flag()
         self.lived: deque[Step] = deque(maxlen=learner.config.replay.capacity)
         self.steps_done = 0
@@ -130,6 +149,7 @@ class Run:
         self._asks_anew = False  # for as many steps again, behind whatever is caught up with first
         self.catching_up = False  # learning again from what was recorded after the last save; the robot is at rest
         self._here = 0.0  # seconds of life in this process
+        self.about = dict(about or {})  # with what it was set up
         self._between_steps = True
         self._memory = Memory(memory, robot, learner, select, self._history, about) if memory else None
         self._notes = self._memory.notes if self._memory else []  # still there when it is closed
@@ -155,6 +175,16 @@ class Run:
         if not self._history.seen:
             raise ConfigurationError("nothing was lived yet, so there is no window; iterate the run first")
         return self._history.window()
+
+    @property
+    def situation(self) -> Situation:
+        """The newest moment, as a selector sees it."""
+        return Situation(self.window, self.action_space, self.world_model, self.steps_done, self._history.episode or 0)
+
+    @property
+    def lookahead(self) -> int:
+        """How many actions ahead its predictions are good at present; 0: not even one."""
+        return self.learner.levels.lookahead(self.learner.trained.spans)
 
     @property
     def learned_from(self) -> list[Step]:
@@ -192,12 +222,13 @@ class Run:
                 self.close()
                 return
             if isinstance(event, Step):
-                self.lived.append(event)
+                self.lived.append(*at_the_door(self.world_model, [event]))  # small frames are all a card needs
                 self.steps_done = event.index + 1
                 if self.learner.held_out:
                     self._held_out.add(event.index)
             elif isinstance(event, Study):
                 self.progress.add(event, self.steps_done, self.elapsed)
+                self._notes.extend(event.notes)
             if self._memory and not self.catching_up:
                 self._memory.keep(event, self.state_dict)
             self._between_steps = True  # only now: what could not be written down was not lived to its end
@@ -217,7 +248,16 @@ class Run:
             if self._asks_anew and self.steps is not None:
                 self.until = self.steps_done + self.steps
             self._memory.begin(self.state_dict())
-        yield from live(self.robot, self.select, self.learner, self.stop, steps=self.until, first=self.steps_done, history=self._history)
+        yield from live(
+            self.robot,
+            self.select,
+            self.learner,
+            self.stop,
+            steps=self.until,
+            first=self.steps_done,
+            history=self._history,
+            action_delay=self.action_delay,
+        )
 
     def save(self) -> None:
         """Save now, where it has a memory; in the middle of a recorded step the save before it stands."""
@@ -249,7 +289,7 @@ class Run:
         }
 
     def _restore(self, state: dict[str, Any], steps: list[Step]) -> None:
-        self.lived.extend(steps)
+        self.lived.extend(at_the_door(self.world_model, steps))
         self.steps_done, self.elapsed, self._held_out = state["steps_done"], state["elapsed"], set(state["held_out"])
         self.progress.load_state_dict(state["progress"])
         if isinstance(self.learner.holds_out, HeldOutStretches):
@@ -313,50 +353,14 @@ class Progress:
         vars(self).update({**state, "curve": [(seconds, step, skill) for seconds, step, skill in state["curve"]]})
 
 
-class RobotRunner:
-    """Acts without learning: no network, no checkpoint; counts what was done and how long it took."""
-
-    def __init__(self, robot: RobotInterface, action_selector: Selector):
-        self.robot, self.action_selector = robot, action_selector
-        self.counts: Counter[str] = Counter()
-        self.started_ns: list[int] = []
-        self.durations: list[float] = []  # seconds
-
-    def run(self, max_steps: int | None = None, stop: Flag | None = None) -> dict[str, float]:
-        """Act until `max_steps`, `stop` or the end of a recording; returns `statistics()`."""
-        for event in live(self.robot, self.action_selector, stop=stop, steps=max_steps):
-            if isinstance(event, Step):
-                self.counts[self.robot.action_space.label(event.executed)] += 1
-                self.started_ns.append(event.started_ns)
-                self.durations.append((event.ended_ns - event.started_ns) / 1e9)
-        return self.statistics()
-
-    def statistics(self) -> dict[str, float]:
-        """Counts and shares of each action, seconds per action and between actions."""
-        total = sum(self.counts.values())
-        intervals = [(b - a) / 1e9 for a, b in zip(self.started_ns, self.started_ns[1:], strict=False)]
-        return {
-            "steps": total,
-            **{f"count/{label}": count for label, count in self.counts.items()},
-            **{f"share/{label}": count / total for label, count in self.counts.items()},
-            **timing("action_timing/{}_duration", self.durations),
-            **timing("action_timing/{}_interval", intervals),
-        }
-
-
-def timing(name: str, seconds: Sequence[float]) -> dict[str, float]:
-    """Mean, median, min, max and std under `name` with its place filled; nothing for no values."""
-    if not seconds:
-        return {}
-    of = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max, "std": statistics.pstdev}
-    return {name.format(key): float(measure(seconds)) for key, measure in of.items()}
-
-
 class AutoencoderLatentPredictorWorldModel:
     """The mission's face of the latent world model: give it a robot, call `main_loop`.
 
     `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`. With a
     `checkpoint_dir` it is saved there now and then and when `main_loop` ends, recorded in its folder `sessions`, and resumed.
+    `wandb_project` names a project at Weights & Biases; `tracking` says how often what is logged, and where else.
+    What it sees and imagines is drawn every `display_interval` steps (0: never), in a window or else in a file view.png; `interactive`
+    asks a person before every action, draws before each question, and ends the run when the answer is stop. `ask` is like `input`.
     """
 
     def __init__(
@@ -366,20 +370,52 @@ class AutoencoderLatentPredictorWorldModel:
         *,
         action_selector: str | Selector = "uncertainty",
         seed: int = 0,
+        wandb_project: str | None = None,
+        tracking: TrackingConfig = TrackingConfig(),
+        interactive: bool = False,
+        display_interval: int = 0,
+        ask: Callable[[str], str] = input,
         **settings: Any,
     ):
-        self.robot = robot_interface
+        self.robot, self.display = robot_interface, None
         if checkpoint_dir is not None:
             settings["memory"] = MemoryConfig(Path(checkpoint_dir), Path(checkpoint_dir) / "sessions")
         self.life = learn(robot_interface, "latent", action_selector, None, seed, **settings)
+        tracking = replace(tracking, wandb=wandb_project) if wandb_project is not None else tracking
+        self.tracking = self._tracking(tracking, checkpoint_dir, {"seed": seed, "selector": str(action_selector)})
+        view = Path(checkpoint_dir or Path("saved/cards") / robot_interface.robot_type / "main_loop") / "view.png"
+        try:
+            self.display = shown(self.life, view, DisplayConfig(interactive, display_interval != 0, display_interval or 10), ask)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def world_model(self) -> WorldModel:
         return self.life.world_model
 
+    def _tracking(self, config: TrackingConfig, checkpoint_dir: Path | str | None, settings: dict[str, Any]) -> Tracking:
+        """Metrics go where it is saved; where it is not, nothing is written unless somebody else is told."""
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        if folder is None and (config.wandb or config.rerun):
+            folder = Path("saved/cards") / self.robot.robot_type / "main_loop"
+        try:
+            return tracked(self.life, folder, config, **settings)
+        except BaseException:
+            self.life.close()
+            raise
+
     def close(self) -> None:
-        """Save and close the session; after that it lives no further."""
+        """Save, close the session and end the trackers; after that it lives no further."""
         self.life.close()
+        self.tracking.close()
+        if self.display:
+            self.display.close()
+        self._say()
+
+    def _say(self) -> None:
+        while self.tracking.notes:
+            print(self.tracking.notes.pop(0))
 
     def __enter__(self) -> Self:
         return self
@@ -394,12 +430,18 @@ class AutoencoderLatentPredictorWorldModel:
         target = None if max_steps is None else self.life.steps_done + max_steps
         try:
             for event in self.life:
+                self.tracking(event, relived=self.life.catching_up)
+                self._say()
+                if self.display and not self.life.catching_up:
+                    self.display(event, self.life.situation)
                 if on_event:
                     on_event(event)
                 if isinstance(event, Step) and target is not None and event.index + 1 >= target:
                     return
         finally:
             self.life.save()
+            self.tracking.flush()
+            self._say()
 
 
 def _device(name: str) -> torch.device:

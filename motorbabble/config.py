@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
+from motorbabble.display import DisplayConfig
 from motorbabble.learning.gate import GateConfig
 from motorbabble.learning.learner import ONLINE, LearnerConfig
+from motorbabble.learning.levels import LevelsConfig
 from motorbabble.learning.replay import ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig
 from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.predictor import PredictorConfig
 from motorbabble.recipes import RECIPES, LatentRecipe, ModelChoice, RunnerRecipe
 from motorbabble.robots.bodies import BodiesConfig
+from motorbabble.robots.dot_2d import Dot2dConfig
+from motorbabble.robots.gymnasium_robot import GymnasiumConfig
+from motorbabble.robots.stub import StubConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig
+from motorbabble.tracking import TrackingConfig
+from motorbabble.world_models.dream import DreamConfig
 from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig
 
 SAVED = Path("saved")  # cards go to saved/cards/ROBOT_TYPE/NAME, unless --out says otherwise
@@ -19,9 +26,14 @@ __all__ = [
     "AutoencoderConfig",
     "AutoencoderLatentPredictorWorldModelConfig",
     "BodiesConfig",
+    "Dot2dConfig",
+    "DreamConfig",
+    "DisplayConfig",
     "GateConfig",
+    "GymnasiumConfig",
     "LatentRecipe",
     "LearnerConfig",
+    "LevelsConfig",
     "ModelChoice",
     "ONLINE",
     "PRESETS",
@@ -31,5 +43,7 @@ __all__ = [
     "RunnerRecipe",
     "SAVED",
     "ScheduleConfig",
+    "StubConfig",
     "ToroidalDotConfig",
+    "TrackingConfig",
 ]

@@ -8,13 +8,14 @@ browser consume one stream. `with robot:` stands outside it: an abandoned genera
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from threading import TIMEOUT_MAX
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from motorbabble.errors import ActionError, ConfigurationError, Diverged, EndOfSession, FrameError, RobotError
-from motorbabble.experience import Action, ActionSpace, Choice, Ending, Event, Observation, Selector, Situation, Step, Window, check_frame
+from motorbabble.experience import Action, ActionSpace, Ending, Event, Observation, Selector, Situation, Step, Window, as_choice, check_frame
 
 if TYPE_CHECKING:
     from motorbabble.learning.learner import Learner
@@ -34,6 +35,7 @@ def live(
     steps: int | None = None,
     first: int = 0,
     history: "History | None" = None,
+    action_delay: float = 0.0,
 ) -> Iterator[Event]:
     """Yield a Study per gradient step and a Step per action until `stop` is set, step number `steps` is reached or a recording ends.
 
@@ -42,12 +44,13 @@ def live(
 
     `world_model` is what selectors imagine with; the learner's own unless given. Raises whatever the robot, the selector
     or the learner raise, after robot.stop(); Diverged when a loss is no longer finite. `history`: kept by a caller who wants to
-    look at the newest frames too.
+    look at the newest frames too. `action_delay`: seconds that pass after each action and whatever is done with its Step; `stop` ends the wait.
     """
     if steps is not None and steps < 1:
         raise ConfigurationError(f"steps is {steps}; a life needs a positive number of steps, or None for no limit")
     mind = world_model or (learner.world_model if learner else None)
-    return _live(robot, select, learner, stop or Flag(), mind, steps, first, history or History(robot.action_space, mind.history if mind else 3))
+    history = history or History(robot.action_space, mind.history if mind else 3)
+    return _live(robot, select, learner, stop or Flag(), mind, steps, first, history, check_delay(action_delay))
 
 
 def _live(
@@ -59,6 +62,7 @@ def _live(
     steps: int | None,
     step: int,
     history: "History",
+    action_delay: float,
 ) -> Iterator[Event]:
     try:
         while not stop.is_set() and (steps is None or step < steps):
@@ -80,7 +84,10 @@ def _live(
                 history.ended()
                 yield Ending(observation)
                 continue
-            choice = as_choice(select(Situation(history.window(), robot.action_space, mind, step)), robot.action_space)
+            chosen = select(Situation(history.window(), robot.action_space, mind, step, observation.episode))
+            if stop.is_set():  # while it was thought about, or a person was asked
+                return
+            choice = as_choice(chosen, robot.action_space)
             started, monotonic = time.time_ns(), time.monotonic_ns()
             executed = as_executed(robot.execute_action(choice.action), robot.action_space)
             event = Step(step, observation, choice.action, executed, choice, started, time.time_ns(), monotonic)
@@ -89,6 +96,7 @@ def _live(
                 observe(event)
             step += 1
             yield event
+            stop.wait(action_delay)
     except EndOfSession:
         return  # a recording has no further frame, or no further action
     except GeneratorExit:
@@ -164,12 +172,8 @@ def as_executed(done: Any, space: ActionSpace) -> Action:
         raise RobotError(f"execute_action returned {dict(done)}, which is none of {space}; return the action that was really executed") from None
 
 
-def as_choice(chosen: Any, space: ActionSpace) -> Choice:
-    """Selectors may answer a Choice, a plain action, or (action, metadata); the action must be one of the robot's."""
-    if isinstance(chosen, tuple) and len(chosen) == 2:
-        chosen = chosen[0]
-    if not isinstance(chosen, Choice):
-        if not isinstance(chosen, Mapping):
-            raise ActionError(f"the selector chose {chosen!r}, which is no action; return one of {space}")
-        chosen = Choice(chosen, why="as the selector said")
-    return Choice(space.check(chosen.action), chosen.scores, chosen.why)
+def check_delay(action_delay: float) -> float:
+    """The same seconds, if they can be waited."""
+    if not 0 <= action_delay <= TIMEOUT_MAX:  # NaN is neither
+        raise ConfigurationError(f"action_delay is {action_delay}; give a finite number of seconds, 0 or more")
+    return action_delay

@@ -16,7 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,6 +209,7 @@ class Kind:
     steps: int = 14
     save_updates: int = 7
     latent: bool = False  # the real model instead of the brief one
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def learn(self, folder: Path | None, steps: int | None = None) -> Run:
         keeps = (
@@ -216,7 +217,7 @@ class Kind:
         )
         robot, shared = self.robot(), {"steps": steps or self.steps, "memory": keeps, "max_seconds": math.inf, "capacity": self.capacity}
         if self.latent:
-            return learn(robot, "latent", Wavering(), **shared, **SMALL)
+            return learn(robot, "latent", Wavering(), **shared, **SMALL, **self.settings)
         torch.manual_seed(0)  # before its weights are drawn, as `learn` does for a model of its own
         return learn(robot, BriefMind(robot.action_space.size), Wavering(), batch_size=2, **shared)
 
@@ -230,6 +231,7 @@ SMALL: dict[str, Any] = {
 KINDS = {
     "dot": Kind(dot),
     "latent": Kind(dot, latent=True),
+    "levels": Kind(dot, latent=True, settings={"level_skill": -50.0, "retire_skill": -60.0, "level_evaluations": 1, "evaluate_every": 1}),
     "not recorded": Kind(dot, sessions=False),
     "bodies": Kind(lambda: BodiesRobot(seed=3, image_size=32, episode_steps=5)),
     "slippery": Kind(lambda: Slippery(last_frames=True)),
@@ -237,7 +239,7 @@ KINDS = {
 }
 PARTS = (
     *("weights", "averaged", "optimizer", "counters", "learner's generator", "python's", "numpy's", "torch's", "replay", "sum"),
-    *("selector", "history", "robot", "progress", "step"),
+    *("selector", "history", "robot", "progress", "levels", "step"),
 )
 
 
@@ -261,6 +263,7 @@ def parts_of(run: Run, step: Step) -> dict[str, str]:
         "history": _hash([[seen.image for seen in history.seen], list(history.actions), history.led, history.over, len(history.seen)]),
         "robot": _hash(run.robot.state_dict()),  # type: ignore[attr-defined]
         "progress": _hash([*vars(run.progress).values()][:3] + [[entry[1:] for entry in run.progress.curve], run.steps_done, sorted(run._held_out)]),
+        "levels": _hash([mind.levels.state_dict(), list(mind.trained.spans), list(mind.world_model.spans)]),
         "step": _hash([step.index, step.requested, step.executed, step.observation.image, step.observation.state]),
     }
 

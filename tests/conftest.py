@@ -1,5 +1,6 @@
 """One thread for torch: two test runs on two cores with two threads each would mostly wait for one another."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from crashes import scratch
 
 torch.set_num_threads(1)
+os.environ["MPLBACKEND"] = "agg"  # no test opens a window
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from counting import Counting, read
 from exams import look
 
 import motorbabble
-from motorbabble.agents import AutoencoderLatentPredictorWorldModel, HeldOutStretches, Progress, RobotRunner, learn
+from motorbabble.agents import AutoencoderLatentPredictorWorldModel, HeldOutStretches, Progress, learn
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Step, Study
 from motorbabble.robots.bodies import BodiesRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
-from motorbabble.selectors import SEQUENCE_DOUBLE_MOVE, create_sequence_action_selector
 
 EXACT = {"max_seconds": math.inf}
 
@@ -166,21 +165,6 @@ def test_a_rule_of_ones_own_holds_out_too():
     assert len(run.learned_from) < len(run.lived) == 12
     with pytest.raises(ConfigurationError, match="give test steps"):
         learn(dot(), steps=5, holds_out=lambda seen: False).card()
-
-
-def test_the_runner_counts_and_times():
-    runner = RobotRunner(dot(), create_sequence_action_selector(SEQUENCE_DOUBLE_MOVE))
-    numbers = runner.run(9)
-    assert (numbers["steps"], numbers["count/move"], numbers["count/stay"]) == (9, 6, 3)
-    assert numbers["share/move"] == pytest.approx(2 / 3)
-    assert 0 <= numbers["action_timing/min_interval"] <= numbers["action_timing/median_interval"] <= numbers["action_timing/max_interval"]
-    assert runner.run(1)["steps"] == 10, "a second run goes on counting"
-    assert RobotRunner(dot(), lambda situation: {"action": 0}).statistics() == {"steps": 0}
-
-
-def test_the_runner_waits_between_actions_as_the_robot_says():
-    slow = ToroidalDotRobot(seed=0, image_size=32, action_delay=0.02)
-    assert RobotRunner(slow, lambda situation: {"action": 1}).run(4)["action_timing/min_interval"] >= 0.02
 
 
 def test_the_missions_constructor_runs_and_goes_on():

@@ -18,9 +18,9 @@ HOUSE = {
     3: "models",
     4: "world_models",
     5: "learning selectors analysis tracking",
-    6: "life",
-    6.5: "memory",  # keeps a life: records it, saves it, resumes it
-    7: "agents recipes",
+    6: "life display",
+    6.5: "memory watching",  # keeps a life: records it, saves it, resumes it; looks into it for trackers
+    7: "agents recipes runner",
     7.5: "config __init__",  # a landing: they only show what lies below
     8: "explorer commands",
     9: "cli",

@@ -1,5 +1,8 @@
 """The only loop: what it yields, in which order, and that the robot stops first whatever happens."""
 
+import itertools
+import threading
+import time
 from threading import Event as Flag
 
 import numpy as np
@@ -260,3 +263,34 @@ def test_a_selector_that_learns_hears_of_every_step():
 def test_robots_are_abstract():
     with pytest.raises(TypeError):
         RobotInterface()
+
+
+def test_a_pause_follows_each_action_and_stop_ends_it():
+    moments = [step.started_ns for step in live(Counting(), ADD, steps=4, action_delay=0.05)]
+    assert all(later - earlier >= 0.05e9 for earlier, later in itertools.pairwise(moments))
+    stop, began = Flag(), time.monotonic()
+    for _ in live(Counting(), ADD, stop=stop, action_delay=60.0):
+        threading.Timer(0.05, stop.set).start()
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_a_pause_that_cannot_be_waited_is_refused(seconds):
+    with pytest.raises(ConfigurationError, match="action_delay is"):
+        live(Counting(), ADD, action_delay=seconds)
+
+
+def test_a_stop_while_it_chooses_comes_before_the_action():
+    robot, stop = Counting(), Flag()
+
+    def select(situation):
+        stop.set()
+        return {"add": 1}
+
+    assert list(live(robot, select, stop=stop)) == [] and robot.count == 0
+
+
+def test_the_selector_knows_the_episode():
+    episodes = []
+    list(live(Counting(episode_steps=2), lambda situation: episodes.append(situation.episode) or {"add": 1}, steps=6))
+    assert episodes == [0, 0, 1, 1, 2, 2]

@@ -8,7 +8,6 @@ import pytest
 from counting import Counting, read
 from recordings import recorded
 
-from motorbabble.agents import RobotRunner
 from motorbabble.errors import ActionError, EndOfSession, RecordingError
 from motorbabble.experience import ActionSpace, Ending, Observation, Step
 from motorbabble.life import History, live
@@ -20,6 +19,7 @@ from motorbabble.robots import replay
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.replay import ReplayRobot, create_recorded_action_selector
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
+from motorbabble.runner import RobotRunner
 from motorbabble.selectors import RandomSelector, create_constant_action_selector, create_sequence_action_selector
 
 ONE, TWO = {"add": 1}, {"add": 2}

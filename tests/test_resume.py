@@ -26,6 +26,7 @@ from motorbabble import agents, memory
 from motorbabble.agents import Run, learn
 from motorbabble.experience import Action, ActionSpace, Choice, Observation, Situation, Step, Study
 from motorbabble.learning.checkpoint import Checkpoints
+from motorbabble.learning.levels import Levels
 from motorbabble.memory import MemoryConfig
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.trail import Trail
@@ -57,7 +58,7 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_killed_life_goes_on_to_the_bit(name, straight, folder):
     assert len(straight(name)) == KINDS[name].steps
-    kills = [Kill("events", 19)] if name == "latent" else [Kill("events", 24), Kill("events", 4)]
+    kills = [Kill("events", 19)] if KINDS[name].latent else [Kill("events", 24), Kill("events", 4)]
     assert not resumed(KINDS[name], kills, straight(name), folder)
 
 
@@ -261,6 +262,25 @@ def test_leaving_out_any_one_part_is_noticed(part, interrupted, straight, folder
 def test_nothing_left_out_is_the_same(interrupted, straight, folder):
     shutil.copytree(interrupted[0], folder / "life")
     assert not resumed(KINDS["dot"], [], straight("dot"), folder / "life", reached=interrupted[1])
+
+
+def forget_levels() -> None:
+    memory.grow_as_saved = lambda *arguments: None
+
+
+def forget_how_good_they_were() -> None:
+    Levels.load_state_dict = lambda *arguments: None  # type: ignore[method-assign]
+
+
+def test_forgetting_the_levels_is_noticed(straight, folder):
+    reached = max(lived(KINDS["levels"], folder, Kill("events", 19)))
+    loaded = Checkpoints(folder / "checkpoint").load()
+    assert loaded and {"predictor_0", "predictor_1"} <= loaded.tensors.keys()
+    shutil.copytree(folder, folder / "copy")
+    with pytest.raises(AssertionError, match="work raised"):  # in its process: the weights are of another model
+        resumed(KINDS["levels"], [], straight("levels"), folder, forget_levels, reached)
+    wrong = resumed(KINDS["levels"], [], straight("levels"), folder / "copy", forget_how_good_they_were, reached)
+    assert any(what.startswith("levels at step") for what in wrong)
 
 
 # No acknowledged step is lost

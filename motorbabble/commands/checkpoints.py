@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.table import Table
 from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.errors import CheckpointError, ConfigurationError
 from motorbabble.experience import ActionSpace
-from motorbabble.learning.checkpoint import Checkpoints, Loaded
+from motorbabble.learning.checkpoint import Checkpoints, Loaded, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,6 @@ def checkpoints(arguments: Sequence[str]) -> None:
         _show(find_checkpoint(names[0], where.checkpoints))
     else:
         raise ConfigurationError(f"babble checkpoints {word} is not a command; use babble checkpoints list, or babble checkpoints show NAME")
-
-
-def find_checkpoint(text: str, root: Path = Path("saved/checkpoints")) -> Path:
-    """The folder of a checkpoint: a path, ROBOT_TYPE/NAME, or a NAME that only one robot type has."""
-    known = sorted(path for path in root.glob("*/*") if Checkpoints(path).generations())
-    given = Path(text)
-    if Checkpoints(given).generations():
-        return given
-    if (root / text) in known:
-        return root / text
-    same = [path for path in known if path.name == text]
-    if len(same) == 1:
-        return same[0]
-    if same:
-        raise ConfigurationError(f"{text} is the name of {len(same)} checkpoints; choose {' or '.join(f'{p.parent.name}/{p.name}' for p in same)}")
-    near = get_close_matches(text, [path.name for path in known], 1)
-    raise ConfigurationError(
-        f"there is no checkpoint {text!r} in {root}; {f'do you mean {near[0]}?' if near else 'babble checkpoints list shows all'}"
-    )
 
 
 def _list(root: Path) -> None:

@@ -12,25 +12,28 @@ from rich.console import Console
 from rich.padding import Padding
 
 from motorbabble import __version__
-from motorbabble.agents import RobotRunner, Run, learn
+from motorbabble.agents import Run, learn
 from motorbabble.analysis.card import Card
 from motorbabble.commands.flags import parse, words_and_flags
+from motorbabble.display import Display, shown
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Action, ActionSpace, Step, Study
 from motorbabble.learning.checkpoint import newest_in, put_aside
 from motorbabble.learning.gate import stale
 from motorbabble.learning.learner import ONLINE, LearnerConfig
-from motorbabble.learning.state import model_from
+from motorbabble.learning.state import flat, model_from
 from motorbabble.life import live
 from motorbabble.memory import MemoryConfig
-from motorbabble.recipes import RECIPES, KeepConfig, LatentRecipe, RunnerRecipe, robot_from
+from motorbabble.recipes import RECIPES, KeepConfig, LatentRecipe, RunnerRecipe, Tracked, robot_from
 from motorbabble.recording.shelf import find_sessions
 from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.replay import ReplayRobot, create_recorded_action_selector
+from motorbabble.runner import RobotRunner
 from motorbabble.selectors import RandomSelector
-from motorbabble.tracking import JsonlTracker, Terminal
+from motorbabble.tracking import Terminal, Tracking, TrackingConfig
+from motorbabble.watching import tracked
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Replay:
     seed: int = 0
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU; None: as torch finds it
-    out: Path = Path("saved/cards")  # where the card goes, in a folder of its own
+    out: Path = Path("saved/cards")  # where the card and the metrics go, in a folder of their own
+    track: Tracked = field(default_factory=TrackingConfig)
 
 
 class Plateau:
@@ -137,14 +141,15 @@ def replay(arguments: Sequence[str]) -> None:
         moments = None if chosen.loop else run.steps_done + robot.left()
         known = chosen.loop or run.has_learned_from(session.name for session in robot.sessions)
         plateau = Plateau(robot, chosen.patience, stop)
-        _watch(run, f"replay into {name}", folder, console, memory, steps=moments, also=plateau)
+        tracking = tracked(run, folder, chosen.track, name, seed=chosen.seed, sessions=", ".join(sessions))
+        _watch(run, f"replay into {name}", tracking, console, memory, steps=moments, also=plateau)
         if plateau.skills and stop.is_set() and not interrupted:
             rounds = "a further round" if chosen.patience == 1 else f"{chosen.patience} further rounds"
             console.print(f"Learning stands still: {rounds} brought nothing more; the skill is {plateau.skills[-1]:.3f}.", highlight=False)
         if robot.skipped:
             console.print(f"{robot.skipped} moments were damaged and left out.", highlight=False)
         if interrupted:
-            _rest(run, memory, console, interrupted[0])
+            _rest(run, memory, console, interrupted)
         if known:
             console.print("There is no card: it had learned from these moments before, so nothing was held out; replay other sessions for one.")
             return
@@ -164,7 +169,7 @@ def _learn(name: str, recipe: LatentRecipe, keeps: bool = True) -> None:
         _put_aside(memory, recipe.fresh, console)
         run = learn(
             robot,
-            selector=recipe.selector,
+            selector=recipe.select(),
             steps=recipe.steps,
             seconds=recipe.seconds,
             seed=recipe.seed,
@@ -176,12 +181,16 @@ def _learn(name: str, recipe: LatentRecipe, keeps: bool = True) -> None:
             stop=stop,
             memory=memory,
             about={"recipe": name, "version": __version__},
+            action_delay=recipe.action_delay,
             **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
         )
         folder = recipe.out / robot.robot_type / f"{recipe.name or name}-seed{recipe.seed}"
-        _watch(run, name, folder, console, memory, steps=run.until, seconds=recipe.seconds)
-        if interrupted:
-            _rest(run, memory, console, interrupted[0])
+        settings = {"seed": recipe.seed, "selector": recipe.selector, **flat(recipe.robot, "robot.")}
+        tracking = tracked(run, folder, recipe.track, name, **settings)
+        with shown(run, folder / "view.png", recipe.show, _ask, lambda text: console.print(text, highlight=False, markup=False)) as display:
+            _watch(run, name, tracking, console, memory, steps=run.until, seconds=recipe.seconds, display=display)
+        if stop.is_set():
+            _rest(run, memory, console, interrupted)
         console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
         exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps, stop=stop) if isinstance(event, Step)]
         if interrupted:
@@ -194,7 +203,10 @@ def _act(name: str, recipe: RunnerRecipe) -> None:
     if recipe.record:
         robot = RecordingRobot(robot, recipe.sessions, quota=recipe.max_disk_gb * 1e9, about={"recipe": name})
     with _stopping() as (stop, interrupted), robot:
-        for key, value in RobotRunner(robot, recipe.selector()).run(recipe.steps, stop).items():
+        view = recipe.out / robot.robot_type / name / "view.png"
+        interval = recipe.display_interval if recipe.display else 0
+        runner = RobotRunner(robot, recipe.selector(), recipe.interactive, interval, recipe.action_delay, view=view, ask=_ask)
+        for key, value in runner.run(recipe.steps, stop).items():
             print(f"  {key:32}{value:.6g}")
         if isinstance(robot, RecordingRobot):
             print(f"  recorded in {robot.session}")
@@ -208,49 +220,52 @@ def _act(name: str, recipe: RunnerRecipe) -> None:
 def _watch(
     run: Run,
     title: str,
-    folder: Path,
+    tracking: Tracking,
     console: Console,
     memory: MemoryConfig | None,
     steps: int | None,
     seconds: float | None = None,
     also: Callable[[Any], None] = lambda event: None,
+    display: Display | None = None,
 ) -> None:
-    """Live it to its end, with a panel; what was measured goes into `folder`. `also` hears of every event."""
+    """Live it to its end, with a panel, or lines where a person is asked. `also` hears of every event."""
     console.print(run.robot.describe(), highlight=False)
-    console.print(_what_is_kept(run, memory), highlight=False)
-    with (
-        run,
-        JsonlTracker(folder / "metrics.jsonl", goes_on=run.resumed) as tracker,
-        Terminal(title, run.action_space, steps, seconds, console) as terminal,
-    ):
-        _say(run, console)
+    sent = " but for metrics and pictures, which go to W&B where it is online" if tracking.config.wandb else ""
+    console.print(f"{_what_is_kept(run, memory)} All of it stays on this machine{sent}.", highlight=False)
+    panel = not (display and display.config.interactive)  # it would be drawn over the question
+    with tracking, run, Terminal(title, run.action_space, steps, seconds, console, panel) as terminal:
+        _say(run.notes, console)
         for event in run:
-            tracker(event)
+            tracking(event, relived=run.catching_up)
             terminal(event, run.progress.skill)
             also(event)
-            _say(run, console)
+            if display and not run.catching_up:
+                display(event, run.situation)
+            _say(run.notes, console)
+            _say(tracking.notes, console)
+    _say(tracking.notes, console)
 
 
 def _what_is_kept(run: Run, memory: MemoryConfig | None) -> str:
     if memory is None:
-        return "It starts from random weights. What it sees and does stays on this machine."
+        return "It starts from random weights; what it sees and does is not recorded."
     start = "" if run.resumed else "It starts from random weights. "
     recorded = f"Every step is recorded in {memory.session_dir}; " if memory.record else ""
     saved = f"what it learns is saved in {memory.checkpoint_dir}" if memory.checkpoint_dir else "what it learns is not saved"
     said = recorded + saved
-    return f"{start}{said[0].upper()}{said[1:]}. It stays on this machine."
+    return f"{start}{said[0].upper()}{said[1:]}."
 
 
-def _say(run: Run, console: Console) -> None:
-    while run.notes:
-        console.print(run.notes.pop(0), highlight=False)
+def _say(notes: list[str], console: Console) -> None:
+    while notes:
+        console.print(notes.pop(0), highlight=False, markup=False, emoji=False, soft_wrap=True)  # a command in it can be copied
 
 
-def _rest(run: Run, memory: MemoryConfig | None, console: Console, signal_number: int) -> None:
-    """The end after Ctrl+C."""
+def _rest(run: Run, memory: MemoryConfig | None, console: Console, interrupted: Sequence[int]) -> None:
+    """The end after Ctrl+C, or after somebody who was asked said stop, which is no failure."""
     kept = f" It is saved in {memory.checkpoint_dir}; the same command goes on from here." if memory and memory.checkpoint_dir else ""
     console.print(f"The robot is at rest after {run.steps_done} steps.{kept}", highlight=False)
-    raise SystemExit(128 + signal_number)
+    raise SystemExit(128 + interrupted[0] if interrupted else 0)
 
 
 def _show(card: Card, folder: Path, console: Console) -> None:
@@ -270,7 +285,7 @@ def _filter(text: str, space: ActionSpace) -> Any:
     """Which executed actions are meant: a label, or channel=value, several with commas between."""
     if not text:
         return None
-    known = {space.label(action): dict(action) for action in space.candidates()} if space.actions is not None else {}
+    known = {space.label(action): dict(action) for action in space.actions or ()}
     if text in known:
         return lambda action: dict(action) == known[text]
     try:
@@ -284,6 +299,29 @@ def _filter(text: str, space: ActionSpace) -> Any:
         return all(action[name] == value for name, value in wanted.items())
 
     return accepts
+
+
+def _ask(question: str) -> str:
+    """`input`, but Ctrl+C or a polite kill ends the question at once: it is heard by whoever heard it before, and there is no answer."""
+    if current_thread() is not main_thread():
+        return input(question)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def at_signal(number: int, frame: Any) -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if callable(heard := before[number]):
+            heard(number, frame)
+        raise EOFError
+
+    for number in before:
+        signal.signal(number, at_signal)
+    try:
+        return input(question)
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is at_signal:
+                signal.signal(number, handler)
 
 
 @contextmanager

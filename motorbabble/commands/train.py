@@ -5,23 +5,27 @@ and only the first of them speaks and saves; a training is a checkpoint like any
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.commands.together import interrupts, is_one_of_several, joined, launch
 from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Study
 from motorbabble.recording.format import check_name
+from motorbabble.tracking import Tracking, TrackingConfig
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from motorbabble.learning.training import Score, Training
+    from motorbabble.learning.training import Score, Trained, Training, Validated
     from motorbabble.learning.windows import SessionWindows
 
 SAVE_UPDATES, SAVE_SECONDS = 500, 60.0
@@ -35,7 +39,8 @@ class Train:
     until_skill: float | None = None  # stop when skill on held-out windows reaches this; 1: perfect, 0: "nothing changes"
     name: str = "offline"  # of the checkpoint
     preset: Literal["tiny", "base", "large"] = "tiny"  # size of the model
-    patch_size: int = 16  # pixels; must divide the frame's height and width
+    image_size: tuple[int, int] | None = None  # height and width that the model sees; frames are resized to it. None: as recorded
+    patch_size: int = 16  # pixels; must divide the height and width that the model sees
     devices: int = 1  # processes that learn together, each on a device of its own where there are several
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU, per process; None: as torch finds it
@@ -49,7 +54,9 @@ class Train:
     memory_mb: float = 1024.0  # of decoded frames kept, per process
     sessions: Path = Path("saved/sessions")  # where sessions are looked for
     checkpoints: Path = Path("saved/checkpoints")  # where the checkpoint goes
+    out: Path = Path("saved/cards")  # where the metrics go, in a folder of their own
     fresh: bool = False  # begin anew; else it goes on from the newest checkpoint of this name
+    track: Annotated[TrackingConfig, tyro.conf.arg(name="")] = field(default_factory=TrackingConfig)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -99,14 +106,15 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     console.print(f"{said}.")
     torch.manual_seed(settings.seed)
     preset = PRESETS[settings.preset]
-    config = replace(preset, autoencoder=replace(preset.autoencoder, patch_size=settings.patch_size))
+    config = replace(preset, autoencoder=replace(preset.autoencoder, patch_size=settings.patch_size), image_size=settings.image_size)
     model = LatentWorldModel(windows.image_shape, windows.action_space.size, config).to(device)
     learner = Learner(model, _learner_config(settings), settings.seed)
     held_out = validation.spread(settings.validation_windows)
     training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop, held_names)
     console.print(f"{len(windows)} windows of {windows.length} frames to learn from, {len(held_out)} to be tested on.")
     with _checkpoints(settings, windows, console, training) as save:
-        _watch(training, settings, console, save)
+        with _tracking(training, settings, windows.robot_type, console) as track:
+            _watch(training, settings, console, save, track)
         if training.outcome != "learning":
             training.keep_best()
         save()
@@ -127,7 +135,8 @@ def _windows(names: Sequence[str], settings: Train) -> "tuple[SessionWindows, Se
     before = {} if settings.fresh else _before(settings.checkpoints / readers[0].robot_type / settings.name)
     learned, held, said = hold_out(readers, length, **before)
     SessionWindows([*learned, *held], length)  # refuses what does not fit together
-    return SessionWindows(learned, length, settings.seed, settings.memory_mb), SessionWindows(held, length, memory_mb=0), said
+    learned_windows = SessionWindows(learned, length, settings.seed, settings.memory_mb, settings.image_size)
+    return learned_windows, SessionWindows(held, length, memory_mb=0, image_size=settings.image_size), said
 
 
 def _before(folder: Path) -> dict[str, list[str]]:
@@ -192,8 +201,35 @@ def _checkpoints(settings: Train, windows: "SessionWindows", console: "Console",
 # Watching
 
 
-def _watch(training: "Training", settings: Train, console: "Console", save: Any) -> None:
-    """Learn, with a bar that tells rate, time left and skill; save now and then."""
+@contextmanager
+def _tracking(training: "Training", settings: Train, robot_type: str, console: "Console") -> Iterator[Callable[["Trained | Validated"], None]]:
+    """Gives a function that every event is told to; the first process's hands it to trackers, the others' does nothing."""
+    from motorbabble.learning.state import architecture_of, flat
+    from motorbabble.learning.training import Trained
+
+    learner = training.learner
+    if console.quiet:
+        yield lambda event: None
+        return
+    told = {**flat(settings), "robot_type": robot_type, **architecture_of(learner.trained), **flat(learner.config)}
+    folder = settings.out / robot_type / settings.name
+
+    def track(event: "Trained | Validated") -> None:
+        if isinstance(event, Trained):
+            tracking(Study(event.update, event.losses, "learning", event.seconds, event.windows))
+        else:
+            tracking.tell({"validation/skill": event.score.skill, "validation/error": event.score.model_all})
+        while tracking.notes:
+            console.print(tracking.notes.pop(0), markup=False, soft_wrap=True)
+
+    with Tracking(folder, settings.track, settings=told, title=settings.name, goes_on=learner.updates > 0) as tracking:
+        yield track
+    while tracking.notes:
+        console.print(tracking.notes.pop(0), markup=False, soft_wrap=True)
+
+
+def _watch(training: "Training", settings: Train, console: "Console", save: Any, track: Callable[["Trained | Validated"], None]) -> None:
+    """Learn, with a bar that tells rate, time left and skill; save now and then. `track` hears of every event."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from motorbabble.learning.training import Trained
@@ -210,6 +246,7 @@ def _watch(training: "Training", settings: Train, console: "Console", save: Any)
         task = bar.add_task("train", total=settings.steps, completed=learner.updates, rate="", skill=_skill(training))
         first = learner.updates
         for event in training:
+            track(event)
             if isinstance(event, Trained):
                 rate = (event.update - first) / (time.monotonic() - began)
                 bar.update(task, completed=event.update, rate=f"{rate:.2f}/s  {rate * settings.batch_size:.1f} windows/s")

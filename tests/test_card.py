@@ -222,6 +222,9 @@ def test_uncertainty_is_held_against_the_error():
     numbers = card_of(Wavering()).numbers["uncertainty"]
     assert numbers["spearman"] == pytest.approx(1) and numbers["spearman_within_action"] == pytest.approx(1)
     assert 0 < numbers["mean_nats"] < 1
+    assert numbers["top_decile_lift"] == pytest.approx(numbers["top_decile_lift_possible"]) and numbers["top_decile_lift"] > 1
+    assert abs(numbers["spearman_action_alone"]) < 0.9, "whoever knows only the action ranks worse"
+    assert sum(numbers["chosen"].values()) == pytest.approx(1) and numbers["spearman_expected_error"] is None
 
 
 def test_a_box_of_ranges_has_a_card_too():

@@ -226,6 +226,7 @@ def test_it_starts_from_the_weights_below():
     assert torch.equal(level.predictor.blocks[0].attn.qkv.weight, model.predictor.blocks[0].attn.qkv.weight)
     assert torch.equal(level.predictor.action_embed.each.fc1.weight, model.predictor.action_embed.fc1.weight)
     assert torch.equal(level.mover.mask_head.weight, model.mover.mask_head.weight)
+    assert torch.equal(level.mover.distance_head.weight, model.mover.distance_head.weight)
     assert level.predictor.head.weight.abs().max() == 0
 
 
@@ -254,6 +255,31 @@ def test_a_plan_that_does_not_fit_a_level_is_refused_in_one_sentence():
         with pytest.raises(ConfigurationError, match=f"no level {level}; this model has 2"):
             model.imagine(window, np.zeros((1, 4, 2), np.float32), level=level)
     assert model.spans == (1, 2)
+
+
+def test_a_new_level_knows_already_what_the_one_below_learned_of_single_actions():
+    """A level whose predictor and mover were made anew does not."""
+    torch.manual_seed(0)
+    model = small(prediction_history_size=2)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for draw in range(160):
+        rng = np.random.default_rng(draw)
+        optimizer.zero_grad()
+        model.losses(Batch.of([moving(3, [1, *rng.integers(0, 2, 1).tolist()]) for _ in range(4)], draw=draw))["total"].backward()
+        optimizer.step()
+
+    def error() -> float:
+        window = moving(4, [1, 1, 1])
+        image = model.eval().imagine(window.last(4), window.actions[None, 1:], level=1).images[0, -1]
+        truth, kept = (torch.from_numpy(frame).movedim(-1, 0) / 255 for frame in (moving(6, [1, 1, 1, 1, 1]).images[-1], window.images[-1]))
+        return float((image - truth).square().mean() / (kept - truth).square().mean())
+
+    model.grow(0)
+    assert error() < 0.6
+    fresh = small(prediction_history_size=2)
+    fresh.grow(0)
+    model.higher = fresh.higher
+    assert error() > 0.9
 
 
 # Growing in mid-life

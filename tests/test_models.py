@@ -173,7 +173,7 @@ def test_an_untrained_mover_changes_nothing():
     image = torch.rand(2, 3, 16, 24)
     masks = torch.zeros(2, 2, 16, 24) + mover.masks(torch.rand(2, 6, 32))[0, 0, 0].detach()
     nothing = torch.zeros_like(image)
-    torch.testing.assert_close(mover(image, masks, torch.rand(2, 32), nothing, torch.rand_like(image)), image)
+    torch.testing.assert_close(mover(image, masks, torch.rand(2, 1, 32), nothing, torch.rand_like(image)), image)
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (3, 5), (15, 23)])
@@ -186,8 +186,24 @@ def test_a_mover_that_is_sure_shifts_exactly(down, right):
         mover.distance_head.bias[16 + right] = 100
     image = torch.rand(1, 3, 16, 24)
     everything, nothing = torch.ones(1, 1, 16, 24), torch.zeros(1, 3, 16, 24)
-    moved = mover(image, everything, torch.rand(1, 32), nothing, nothing)
+    moved = mover(image, everything, torch.rand(1, 1, 32), nothing, nothing)
     torch.testing.assert_close(moved, image.roll((down, right), (2, 3)))
+
+
+def test_what_several_actions_move_adds_up_around_the_edges():
+    mover = Mover(16, 24, 8, 32, layers=2)
+    with torch.no_grad():
+        mover.distance_head.weight.zero_()
+        mover.distance_head.bias.zero_()
+        heads = mover.distance_head.weight.view(2, 16 + 24, 32)
+        for state, (down, right) in enumerate([(3, 20), (15, 1), (0, 7)]):  # what each action moves the first layer by
+            heads[0, down, state] = heads[0, 16 + right, state] = 100
+    states = torch.eye(32)[None, :3]
+    down, right = mover.distances(states)
+    assert (int(down[0, 0].argmax()), int(right[0, 0].argmax())) == ((3 + 15) % 16, (20 + 1 + 7) % 24)
+    torch.testing.assert_close(down[0, 0].max(), torch.tensor(1.0))
+    torch.testing.assert_close(down[0, 1], torch.full((16,), 1 / 16))  # whoever does not know how far does not know the sum
+    assert torch.equal(mover.distances(states[:, :1])[0][0, 0].argmax(), torch.tensor(3))
 
 
 def test_adaln_lets_an_action_act_on_its_own_moment_only():

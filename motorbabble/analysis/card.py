@@ -18,6 +18,7 @@ import torch
 
 from motorbabble.analysis.attention import Look, attention_numbers, look
 from motorbabble.analysis.counterfactuals import counterfactual_numbers
+from motorbabble.analysis.curiosity import uncertainty_numbers
 from motorbabble.analysis.floors import Shift, floors_of, mean_frame
 from motorbabble.analysis.levels import level_numbers
 from motorbabble.analysis.page import Film, Scene, page
@@ -37,7 +38,6 @@ from motorbabble.analysis.scores import (
     nearest,
     predicted,
     skill,
-    spearman,
     tally,
     trials_of,
 )
@@ -118,7 +118,6 @@ def make_card(
         predicts = {"model": imagine, **floors}
         tallies = {who: tally(predict, trials, action_space, locator) for who, predict in predicts.items()}
         horizons = {who: horizon_curve(predict, journeys) for who, predict in predicts.items()}
-        unsure = np.array([_uncertainty(world_model, trial) for trial in trials])
         moving = tallies["copy_last"].where(tallies["copy_last"].moved)
         change = float(moving.error.mean()) if len(moving) else None
         scores = {who: _scores(tallies[who], horizons[who], labels, change) for who in tallies}
@@ -127,6 +126,7 @@ def make_card(
         _add_reconstruction(scores, world_model, trials, mean_frame(lived))
         counterfactuals = counterfactual_numbers(predicts, tallies, trials, action_space, change)
         attention = attention_numbers(world_model, trials)
+        uncertainty = uncertainty_numbers(world_model, trials, tallies["model"], labels, lived, action_space)
         levels = level_numbers(world_model, test, action_space, horizons["model"])
         telling = _telling(trials, tallies["model"])
         scenes = [_scene(imagine, trial, action_space, candidates) for trial in telling]
@@ -147,7 +147,7 @@ def make_card(
         "counterfactuals": counterfactuals,
         "attention": attention,
         "levels": levels,
-        "uncertainty": _uncertainty_numbers(unsure, tallies["model"], labels),
+        "uncertainty": uncertainty,
         "curve": [[float(seconds), int(steps), None if value is None or not np.isfinite(value) else float(value)] for seconds, steps, value in curve],
     }
     return Card(name, numbers, scenes, films, looks)
@@ -182,10 +182,6 @@ def picturing(world_model: WorldModel) -> Predict:
         return np.concatenate([part.float().cpu().numpy() for part in parts if part is not None]).transpose(0, 1, 3, 4, 2)
 
     return predict
-
-
-def _uncertainty(world_model: WorldModel, trial: Trial) -> float:
-    return float(world_model.imagine(trial.window, trial.action[None, None], pictures=False).uncertainty[0, 0])
 
 
 def _scores(scored: Tally, horizon: list[float | None], labels: Sequence[str], change: float | None) -> dict:
@@ -223,17 +219,6 @@ def _shifts(floors: Mapping[str, Predict]) -> Sequence[tuple[int, int]]:
     shift = floors["shift"]
     assert isinstance(shift, Shift)
     return shift.shifts
-
-
-def _uncertainty_numbers(unsure: np.ndarray, scored: Tally, labels: Sequence[str]) -> dict:
-    within = [(spearman(unsure[mine], scored.error[mine]), int(mine.sum())) for mine in (scored.action == index for index in range(len(labels)))]
-    told = [(rho, count) for rho, count in within if rho is not None]
-    return {
-        "mean_nats": float(unsure.mean()) if np.isfinite(unsure).all() else None,
-        "spearman": spearman(unsure, scored.error),
-        "spearman_within_action": sum(rho * count for rho, count in told) / sum(count for _, count in told) if told else None,
-        "points": [[float(u), float(e), labels[a]] for u, e, a in zip(unsure, scored.error, scored.action, strict=True) if np.isfinite(u)][:400],
-    }
 
 
 def _telling(trials: Sequence[Trial], scored: Tally) -> list[Trial]:

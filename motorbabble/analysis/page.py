@@ -12,7 +12,8 @@ import numpy as np
 
 from motorbabble.analysis.attention import Look, attention_section
 from motorbabble.analysis.counterfactuals import counterfactual_section
-from motorbabble.analysis.html import COLUMNS, NONE, STYLE, get, image_of, numbers_of, picture, plot, section, table, times
+from motorbabble.analysis.curiosity import uncertainty_section
+from motorbabble.analysis.html import COLUMNS, STYLE, get, image_of, numbers_of, picture, plot, section, table, times
 from motorbabble.analysis.levels import level_section
 
 
@@ -55,7 +56,7 @@ def page(
         _learning(numbers),
         section("Imagining ahead, blindly", _FILM_NOTE, "".join(map(_film, films)) + _horizon(numbers)) if films else "",
         level_section(numbers),
-        _unsure(numbers),
+        uncertainty_section(numbers),
         counterfactual_section(numbers),
         attention_section(numbers, looks),
     ]
@@ -182,18 +183,3 @@ def _horizon(numbers: Mapping[str, Any]) -> str:
     note = f"{words} Measured from {starts[0]} start{'s' * (starts[0] != 1)} (the last step from {starts[-1]})."
     drawn = plot(words, series=series, x_label="steps imagined ahead", y_label="skill", y_low=-1.0, level=0.0)
     return f"<p>{note}</p><div class=plots>{drawn}</div>"
-
-
-def _unsure(numbers: Mapping[str, Any]) -> str:
-    unsure = numbers["uncertainty"]
-    by_action = {label: [(u, e) for u, e, a in unsure["points"] if a == label] for label in numbers["actions"]}
-    series: dict[str, Any] = {label: tuple(zip(*points, strict=True)) for label, points in by_action.items() if points}
-    if not series:
-        return ""
-    mean, overall, within = (NONE if unsure[key] is None else f"{unsure[key]:.2f}" for key in ("mean_nats", "spearman", "spearman_within_action"))
-    note = (
-        f"One mark per moment. Rank correlation of uncertainty and error: {overall} over all, {within} within an action "
-        f"(1 is perfect, 0 is none). Mean uncertainty {mean} nats."
-    )
-    drawn = plot(note, series=series, x_label="uncertainty (nats)", y_label="error (mean squared)", points=True)
-    return section("Does it know what it does not know?", note, f"<div class=plots>{drawn}</div>")

@@ -1,11 +1,12 @@
 """Level: what predicts 2, 4, 8 ... actions ahead in one forward pass, where rolling out would take as many passes as actions.
 
-Decisions: a sequence of actions becomes one macro action, the sum of the actions' embeddings, since displacements add,
-each scaled by a gain learned for its place, since order may matter; then the level is a predictor, a mover and an
-ensemble like those of the level below. It starts from their weights, because what can move is the same at every level;
-only how far it moves is learned anew, and nothing is painted at first.
+Decisions: each action of a sequence has a token of its own, scaled by a gain learned for its place, and moves things by its own
+distances, which the mover adds up; together they make one macro action, which modulates the blocks. So what single actions do need
+not be learned anew for each of their combinations: a level starts from the weights of the one below and is nearly right at once,
+where one token for the whole sequence needed hundreds of updates and was wrong for sequences it had seldom met (LAB_NOTES.md, 2026-11-25).
+Only what is painted begins at nothing.
 
-Shapes: B batch, T moments, s actions of a sequence, C encoded action, A embedded action, D width.
+Shapes: B batch, T moments, N frame tokens, s actions of a sequence, C encoded action, A embedded action, D width.
 """
 
 from dataclasses import dataclass
@@ -34,12 +35,13 @@ class MacroActionEmbedding(nn.Module):
         return self.together(self.one_by_one(sequences))
 
     def one_by_one(self, sequences: Tensor) -> Tensor:
-        """(B, T, s, A)"""
+        """(B, T, s, A), zero where there is none."""
         return self.each(sequences[..., :-1]) * (1 + self.gain) * sequences[..., -1:]
 
     def together(self, embedded: Tensor) -> Tensor:
-        total = embedded.mean(-2)
-        return total + self.fc2(nn.functional.gelu(self.fc1(total)))
+        """(B, T, s, A) -> (B, T, A). The mean, so that an action that is repeated modulates as it does below."""
+        mean = embedded.mean(-2)
+        return mean + self.fc2(nn.functional.gelu(self.fc1(mean)))
 
 
 class SequencePredictor(TransformerActionConditionedPredictor):

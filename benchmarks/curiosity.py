@@ -54,7 +54,7 @@ def to_the_end(run: Run) -> Run:
 # Calibration
 
 
-def calibration(seed: int, steps: int = 400) -> dict[str, float]:
+def calibration(seed: int, steps: int = 250) -> dict[str, float]:
     robot = BodiesRobot(seed, course=seed)
     model = to_the_end(a_life(robot, "uncertainty", steps, seed)).world_model
     other = BodiesRobot(config=robot.config, course=1_000_003 + seed)

@@ -67,18 +67,20 @@ def plan_goals(model: WorldModel, seed: int) -> dict:
         robot.place(*start)
         window = Window(np.stack((before, robot.picture())), actions[1][None])
         plans = _drawn(rng, 8 * PLANS)
-        paces = []
+        pace = 0.0
         for level in range(len(model.spans)):
-            seconds = _plan(model, window, actions, plans[:PLANS], picture, level)[1]
-            paces.append(seconds)
-            for rule, count in (("equal plans", PLANS), ("equal time", min(len(plans), round(PLANS * paces[0] / seconds)))):
-                chosen, took = _plan(model, window, actions, plans[:count], picture, level)
+            chosen, took = _plan(model, window, actions, plans[:PLANS], picture, level)
+            tries = {"equal_plans": (chosen, took, PLANS)}
+            pace = pace or took
+            count = min(len(plans), round(PLANS * pace / took))
+            tries["equal_time"] = (*_plan(model, window, actions, plans[:count], picture, level), count) if level else tries["equal_plans"]
+            for rule, (chosen, took, count) in tries.items():
                 there = (start + step * MOVES[chosen].sum(0)) % size
                 found.setdefault((level, rule), []).append((bool((there == goal).all()), took, count))
     told = {}
     for (level, rule), tries in found.items():
         success, seconds = float(np.mean([reached for reached, *_ in tries])), median(took for _, took, _ in tries)
-        told.setdefault(rule.replace(" ", "_"), []).append(
+        told.setdefault(rule, []).append(
             {
                 "level": level,
                 "success": success,

@@ -144,7 +144,7 @@ class Run:
         self._held_out: set[int] = set()  # indices of steps whose moment was kept out of what was learned
         self._history = History(robot.action_space, learner.world_model.history)
         self.progress = Progress()
-        self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting; not what the caller does in between
+        self.elapsed = 0.0  # seconds of life: looking, learning, choosing, acting, and the delay after it; not what the caller does in between
         self.until = steps  # the number of the step that ends it
         self._asks_anew = False  # for as many steps again, behind whatever is caught up with first
         self.catching_up = False  # learning again from what was recorded after the last save; the robot is at rest

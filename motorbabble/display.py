@@ -102,10 +102,9 @@ class Display:
     def _show(self, draw: Callable[[], np.ndarray]) -> None:
         if self._screen is None:
             return
-        image = draw()
         try:
-            self._screen.show(image)
-        except Exception as error:  # of a window system, or of a disk: no reason to end a life
+            self._screen.show(draw())
+        except Exception as error:  # of a picture, a window system or a disk: no reason to end a life
             self.say(f"The display ends here, the run goes on: {error}.")
             self.close()
 

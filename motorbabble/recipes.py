@@ -54,6 +54,8 @@ def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
 @dataclass(frozen=True)
 class ModelChoice:
     preset: Literal["tiny", "base", "large"] = "tiny"  # tiny: CPU; base: the mission's size; large: GPU
+    autoencoder_type: Literal["vit", "cnn"] = "vit"  # what sees: a masked transformer, or convolutions
+    predictor_type: Literal["transformer", "lstm"] = "transformer"  # what predicts
     image_size: tuple[int, int] | None = None  # height and width that it sees; frames are resized to it. None: as the robot gives them
     patch_size: int = 16  # pixels; must divide the height and width that it sees
     prediction_history_size: int = 2  # newest frames the predictor looks at

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
+from motorbabble.display import Display, DisplayConfig
 from motorbabble.experience import Choice, Selector, Situation, Step
 from motorbabble.life import History, check_delay, live
 from motorbabble.robots.interface import RobotInterface
@@ -68,11 +69,9 @@ class RobotRunner:
                 display.close()
         return self.statistics()
 
-    def _display(self) -> Any:
+    def _display(self) -> Display | None:
         if not (self.interactive or self.display_interval):
             return None
-        from motorbabble.display import Display, DisplayConfig  # which imports torch, and needs it only where there is a model
-
         return Display(self.view, DisplayConfig(self.interactive, True, self.display_interval or 10), self.say)
 
     def statistics(self) -> dict[str, float]:

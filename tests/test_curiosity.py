@@ -125,6 +125,7 @@ def test_places_are_told_apart_and_nothing_is_counted_twice():
     assert [select._place(image) for image in (black, white, black, white)] == [0, 1, 0, 1]
     assert select.visits == [2, 2]
     np.testing.assert_allclose(thumbnail(white), 1.0)
+    np.testing.assert_allclose(thumbnail(white[:5, :7]), 1.0)  # smaller than a thumbnail
     half = white.copy()
     half[:, 12:] = 0
     assert thumbnail(half).reshape(8, 8, 3)[:, :4].min() == 1 and thumbnail(half).reshape(8, 8, 3)[:, 4:].max() == 0
@@ -156,5 +157,6 @@ def test_a_resumed_one_wants_the_same(folder):
                 first.save()
                 break
     first.close()
+    life("parts", 24).close()  # a start that comes to nothing loses nothing
     rest = [event.choice for event in life("parts", 24) if isinstance(event, Step)]
     assert [(choice.action, choice.scores) for choice in begun + rest] == [(choice.action, choice.scores) for choice in whole]

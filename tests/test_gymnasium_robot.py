@@ -231,12 +231,15 @@ def test_a_missing_package_is_named(monkeypatch):
         toy()
 
 
-def test_whatever_an_environment_raises_names_it():
+def test_whatever_an_environment_raises_names_it(monkeypatch):
     robot = toy(breaks=True)
     with pytest.raises(RobotError, match=rf"the environment {TOY} failed: RuntimeError\('a wheel fell off'\)"):
         robot.execute_action({"action": 0})
     with pytest.raises(ActionError):
         robot.execute_action({"action": 2})
+    monkeypatch.setattr(Toy, "render", lambda self: None)
+    with pytest.raises(RobotError, match=rf"^the environment {TOY} drew no picture; try it alone"):
+        toy()
 
 
 @pytest.mark.parametrize("settings", [{"repeat": 0}, {"settings": "frameskip"}, {"settings": "[1]"}])

@@ -1,5 +1,7 @@
 """The latent world model: the exam, and what is particular to it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from motorbabble.world_models.base import Batch
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel, _balanced
 
 SMALL = (AutoencoderConfig(patch_size=8, width=32, depth=2, heads=2, decoder_width=32), PredictorConfig(depth=2, heads=2))
+OTHERS = AutoencoderLatentPredictorWorldModelConfig(replace(SMALL[0], autoencoder_type="cnn"), replace(SMALL[1], predictor_type="lstm"))
 
 
 def small(**changes) -> LatentWorldModel:
@@ -23,6 +26,7 @@ MODELS = {
     "moving and painting": small,
     "only painting": lambda: small(moved_layers=0),
     "one frame of history": lambda: small(prediction_history_size=1),
+    "convolutions and an LSTM": lambda: LatentWorldModel((32, 32), 2, OTHERS),
 }
 
 

@@ -123,7 +123,9 @@ def test_whatever_happens_there_is_one_level_at_least_and_never_more_than_wanted
     assert again.verdict() == levels.verdict() and again.state_dict() == levels.state_dict()
 
 
-@pytest.mark.parametrize("bad", [{"most_levels": 0}, {"level_evaluations": 0}, {"evaluate_every": 0}, {"retire_skill": 0.9}, {"level_skill": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"most_levels": 0}, {"most_levels": 99}, {"level_evaluations": 0}, {"evaluate_every": 0}, {"retire_skill": 0.9}, {"level_skill": 1.0}]
+)
 def test_settings_that_cannot_work_are_refused(bad):
     with pytest.raises(ConfigurationError):
         LevelsConfig(**bad)
@@ -394,6 +396,18 @@ def test_a_life_grows_a_level_and_says_so_and_retires_it_when_what_it_stands_on_
         if len(run.learner.levels) < 3:
             break
     assert run.world_model.spans[-1] < 4 and "was retired" in run.notes[-1]
+
+
+def test_a_level_that_is_no_number_any_more_goes_alone():
+    learner = taught(level_skill=0.99, retire_skill=0.0)
+    learner.grow()
+    with torch.no_grad():
+        learner.trained.higher[0].predictor.head.weight.fill_(math.nan)
+    below = flat(learner.trained.predictor.parameters()).clone()
+    told = studied(learner, 1)
+    assert learner.trained.spans == learner.world_model.spans == (1,) and "no longer numbers" in " ".join(told[0].notes)
+    assert told[0].gate != "diverged" and torch.equal(flat(learner.trained.predictor.parameters()), below), "the step was not taken"
+    assert all(math.isfinite(study.losses["total"]) for study in told + studied(learner, 2)), "life goes on"
 
 
 def test_no_level_is_wanted_where_most_levels_says_so():

@@ -39,6 +39,8 @@ class Train:
     until_skill: float | None = None  # stop when skill on held-out windows reaches this; 1: perfect, 0: "nothing changes"
     name: str = "offline"  # of the checkpoint
     preset: Literal["tiny", "base", "large"] = "tiny"  # size of the model
+    autoencoder_type: Literal["vit", "cnn"] = "vit"  # what sees: a masked transformer, or convolutions
+    predictor_type: Literal["transformer", "lstm"] = "transformer"  # what predicts
     image_size: tuple[int, int] | None = None  # height and width that the model sees; frames are resized to it. None: as recorded
     patch_size: int = 16  # pixels; must divide the height and width that the model sees
     devices: int = 1  # processes that learn together, each on a device of its own where there are several
@@ -106,7 +108,9 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     console.print(f"{said}.")
     torch.manual_seed(settings.seed)
     preset = PRESETS[settings.preset]
-    config = replace(preset, autoencoder=replace(preset.autoencoder, patch_size=settings.patch_size), image_size=settings.image_size)
+    autoencoder = replace(preset.autoencoder, patch_size=settings.patch_size, autoencoder_type=settings.autoencoder_type)
+    predictor = replace(preset.predictor, predictor_type=settings.predictor_type)
+    config = replace(preset, autoencoder=autoencoder, predictor=predictor, image_size=settings.image_size)
     model = LatentWorldModel(windows.image_shape, windows.action_space.size, config).to(device)
     learner = Learner(model, _learner_config(settings), settings.seed)
     held_out = validation.spread(settings.validation_windows)

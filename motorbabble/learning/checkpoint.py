@@ -39,6 +39,7 @@ LOCK, STATE, MANIFEST, SEAL = "checkpoint.lock", "state.json", "manifest.json", 
 _GENERATION = re.compile(r"gen-(\d{8}|[1-9]\d{8,11})")
 _LEFT = re.compile(r"\.(new|trash)-[0-9a-f-]+")
 _FILE = re.compile(r"[a-z0-9_]{1,60}\.(safetensors|json|sha256)")
+LATER = {"autoencoder.autoencoder_type": "vit", "predictor.predictor_type": "transformer"}  # settings that older checkpoints do not name
 # What reading something that is not ours may raise, ConfigurationError of a strange action space included.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
@@ -308,7 +309,8 @@ def _check_identity(manifest: Mapping[str, Any], ours: Identity) -> None:
     try:
         check_actions(manifest, ours.robot_type, ours.action_space)
         # through JSON, as the other came: tuples become lists
-        found = differences(manifest["architecture"], json.loads(json.dumps(ours.architecture)))
+        here = json.loads(json.dumps(ours.architecture))
+        found = differences({name: LATER[name] for name in LATER.keys() & here.keys()} | manifest["architecture"], here)
     except _MALFORMED as error:
         raise CheckpointError(f"{MANIFEST} says nothing this program knows ({error!r:.200})") from None
     if found:

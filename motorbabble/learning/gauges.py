@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from motorbabble.models.predictor import ACTION_PARTS, TransformerActionConditionedPredictor
+from motorbabble.models.predictor import ACTION_PARTS, ActionConditionedPredictor
 from motorbabble.world_models.base import WorldModel
 
 _SUBLAYERS = {"attn": "self_attn", "mlp.fc1": "linear1", "mlp.fc2": "linear2"}  # the mission's names for ours
@@ -27,7 +27,7 @@ class Gauge:
         predictor = getattr(model, "predictor", None)
         self.predictor = {id(weight) for weight in predictor.parameters()} if isinstance(predictor, nn.Module) else set()
         self.gradients = {f"grad_norms/{layer}": _median([_gradient(weight).abs() for weight in weights]) for layer, weights in self.layers.items()}
-        if isinstance(predictor, TransformerActionConditionedPredictor):
+        if isinstance(predictor, ActionConditionedPredictor):
             self.gradients["predictor/grad/grad_action_ratio"] = action_ratio(predictor)
         self.before = {id(weight): weight.detach().clone() for weights in self.layers.values() for weight in weights}
 
@@ -59,7 +59,7 @@ def layers_of(model: WorldModel) -> dict[str, list[nn.Parameter]]:
     return layers
 
 
-def action_ratio(predictor: TransformerActionConditionedPredictor) -> float:
+def action_ratio(predictor: ActionConditionedPredictor) -> float:
     """L2 norm of the gradients of what the action enters through, as a share (0 to 1) of that of all the predictor's."""
     named = [(name.partition(".")[0] in ACTION_PARTS, _gradient(weight)) for name, weight in predictor.named_parameters()]
     whole, action = (

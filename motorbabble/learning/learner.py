@@ -152,7 +152,11 @@ class Learner:
         rate = config.schedule.at(self.updates)
         averages = over_processes(torch.stack([value.detach().float() for value in losses.values()])).tolist()
         values = dict(zip(losses, averages, strict=True)) | {"grad_norm": norm, "learning_rate": rate}
-        if not math.isfinite(values["total"]) or not all(map(math.isfinite, (norm, *norms))):
+        below = values.pop("below", values["total"])
+        if long and math.isfinite(below) and not math.isfinite(values["total"]):  # only the level is lost, not the life
+            self.levels.fail(long[0])
+            values["total"] = below
+        elif not math.isfinite(values["total"]) or not all(map(math.isfinite, (norm, *norms))):
             values["total"] = math.nan
         else:
             for group in self.optimizer.param_groups:
@@ -289,4 +293,4 @@ class _Losses(nn.Module):
             return losses
         above = self.model.level_losses(level, long)
         total = losses["total"] + above.pop("total")
-        return {**losses, "total": total, **{f"level_{level}/{name}": value for name, value in above.items()}}
+        return {**losses, "below": losses["total"], "total": total, **{f"level_{level}/{name}": value for name, value in above.items()}}

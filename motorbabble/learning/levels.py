@@ -14,6 +14,7 @@ from motorbabble.errors import ConfigurationError
 
 MEMORY = 0.9  # of a running ratio: about the newest 10 evaluations
 WORST = 10.0  # times the error of keeping the frame: no single prediction counts as worse
+MOST_LEVELS = 16  # a life or a checkpoint with more makes no sense
 LEAST_CHANGE = 1e-6  # mean squared: where less changed, keeping the frame is right, and nothing can be told
 
 
@@ -29,6 +30,10 @@ class LevelsConfig:
         if min(self.most_levels, self.level_evaluations, self.evaluate_every) < 1 or not self.retire_skill < self.level_skill < 1:
             raise ConfigurationError(
                 f"levels with {self} cannot work; give at least 1 of everything that is counted, and retire_skill below level_skill below 1"
+            )
+        if self.most_levels > MOST_LEVELS:
+            raise ConfigurationError(
+                f"most_levels is {self.most_levels}; give at most {MOST_LEVELS}, the last of which spans {2 ** (MOST_LEVELS - 1)} actions"
             )
 
 
@@ -49,6 +54,7 @@ class Levels:
 
     def __init__(self, config: LevelsConfig = LevelsConfig()):
         self.config, self.records = config, [Record()]
+        self.failed: int | None = None  # a level whose losses are no longer numbers
 
     def __len__(self) -> int:
         return len(self.records)
@@ -69,6 +75,8 @@ class Levels:
         most, enough = self.config.most_levels, self.config.level_evaluations
         if len(self) > most:
             return most, f"no more than {most} are wanted"
+        if self.failed is not None:
+            return self.failed, f"the losses of level {self.failed} were no longer numbers"
         for level, record in enumerate(self.records[:-1]):
             if record.bad >= enough:
                 return level + 1, f"level {level} below became too bad to build on, skill {record.skill:.2f} over {enough} predictions"
@@ -77,11 +85,16 @@ class Levels:
             return len(self) + 1, f"level {len(self) - 1} was good for {enough} predictions in a row, skill {top.skill:.2f}"
         return len(self), ""
 
+    def fail(self, level: int) -> None:
+        """It and those above have to go; the one below has to prove itself again before there is another."""
+        self.failed, self.records[level - 1].good = level, 0
+
     def grown(self) -> None:
         self.records.append(Record())
 
     def retired(self) -> None:
         self.records.pop()
+        self.failed = None if self.failed is None or self.failed >= len(self) else self.failed
 
     def lookahead(self, spans: Sequence[int]) -> int:
         """The accurate horizon, in actions: the largest span whose level is good at present; 0 where none is."""

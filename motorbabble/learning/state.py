@@ -19,6 +19,7 @@ from motorbabble.errors import CheckpointMismatch
 from motorbabble.experience import ActionSpace
 from motorbabble.learning.checkpoint import Checkpoints, check_actions
 from motorbabble.learning.learner import Learner
+from motorbabble.learning.levels import MOST_LEVELS
 from motorbabble.world_models.base import WorldModel
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
 
@@ -151,7 +152,7 @@ def grow_as_saved(learner: Learner, state: Mapping[str, Any]) -> None:
 def _levels_in(state: Mapping[str, Any], model: WorldModel) -> int:
     count = len(state["levels"]["records"]) if "levels" in state else 1  # a training has no levels but the lowest
     if count < 1 or (count > 1 and not model.can_grow) or count > MOST_LEVELS:
-        raise CheckpointMismatch(f"the checkpoint has {count} levels of prediction, this {type(model).__name__} cannot; use another --name")
+        raise CheckpointMismatch(f"the checkpoint has {count} levels of prediction, which {type(model).__name__} cannot have; use another --name")
     return count
 
 
@@ -204,7 +205,6 @@ def load_replay(learner: Learner, tensors: Mapping[str, Tensor], moments: int, f
     return learner.replay.load(arrays, moments, at_the_door)
 
 
-MOST_LEVELS = 16  # in a checkpoint; the highest would predict 32,768 actions at once
 NOTHING = -2.0  # encoded actions lie in [-1, 1]; a checkpoint holds finite numbers only
 
 

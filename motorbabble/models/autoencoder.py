@@ -1,4 +1,4 @@
-"""MaskedAutoencoderViT: what is in a frame, as one latent per patch (He et al. 2022).
+"""What is in a frame, as one latent per patch: what all autoencoders share, and MaskedAutoencoderViT (He et al. 2022).
 
 Decisions: any height and width that the patch divides; the encoder sees visible patches only; the decoder
 attends, since a masked patch that cannot look at visible ones knows nothing but its own place; rotary
@@ -9,6 +9,7 @@ Shapes: N = (H / p) (W / p) patches, P = 3 p p numbers in a patch, D width.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,52 +26,43 @@ class AutoencoderConfig:
     heads: int = 4
     decoder_width: int = 128
     decoder_depth: int = 1
-    absolute_code: float = 0.1  # weight of the absolute position code beside the rotary one
+    absolute_code: float = 0.1  # weight of the absolute position code, which stands beside the rotary one
+    autoencoder_type: Literal["vit", "cnn"] = "vit"  # blocks that attend, or convolutions; heads are the vit's alone
 
 
-class MaskedAutoencoderViT(nn.Module):
-    """Frames of height x width pixels to one latent per patch, and back, whole or from some of the patches only."""
+class PatchAutoencoder(nn.Module):
+    """Frames of height x width pixels to one latent per patch, and back, whole or from some of the patches only.
+
+    A subclass makes patch_embed, decoder_embed and decoder_head, and says how patches are encoded and features decoded.
+    """
 
     position: Tensor
     decoder_position: Tensor
-    places: Tensor
+    patch_embed: nn.Linear
+    decoder_embed: nn.Linear
+    decoder_head: nn.Linear
 
     def __init__(self, height: int, width: int, config: AutoencoderConfig = AutoencoderConfig()):
         super().__init__()
         p = config.patch_size
         if p < 1 or height < p or width < p or height % p or width % p:
             raise ConfigurationError(f"patch size {p} does not divide a frame of {height} x {width}; choose a patch that divides both, or resize")
-        for name, value in (("width", config.width), ("decoder_width", config.decoder_width)):
-            if value % (2 * config.heads):
-                raise ConfigurationError(f"{name} {value} is not divisible by twice the {config.heads} heads; choose another")
         self.config = config
         self.height, self.width_px = height, width
         self.rows, self.columns = height // p, width // p
         self.tokens = self.rows * self.columns
-        self.patch_embed = nn.Linear(3 * p * p, config.width)
-        self.rotary = Rotary(config.width // config.heads)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width)
-
-        self.decoder_embed = nn.Linear(config.width, config.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(config.decoder_width))
-        self.decoder_rotary = Rotary(config.decoder_width // config.heads)
-        self.decoder_blocks = nn.ModuleList(Block(config.decoder_width, config.heads) for _ in range(config.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(config.decoder_width)
-        self.decoder_head = nn.Linear(config.decoder_width, 3 * p * p)
-        init_weights(self)
-        nn.init.normal_(self.mask_token, std=0.02)
-        # Seeing starts as a cosine transform and showing as its inverse: a fifth of the updates to a first clear picture.
-        basis = cosine_basis(p, min(config.width, 3 * p * p))
-        with torch.no_grad():
-            self.patch_embed.weight[: len(basis)] = basis
-            nn.init.eye_(self.decoder_embed.weight)
-            known = min(len(basis), config.decoder_width)
-            self.decoder_head.weight.zero_()
-            self.decoder_head.weight[:, :known] = 0.3 * basis[:known].T
         for name, size in (("position", config.width), ("decoder_position", config.decoder_width)):
             self.register_buffer(name, config.absolute_code * sincos_code(self.rows, self.columns, size), persistent=False)
-        self.register_buffer("places", grid_places(self.rows, self.columns), persistent=False)
+
+    @torch.no_grad()
+    def start_from_cosines(self) -> None:
+        """Seeing starts as a cosine transform and showing as its inverse: a fifth of the updates to a first clear picture."""
+        basis = cosine_basis(self.config.patch_size, min(self.config.width, 3 * self.config.patch_size**2))
+        self.patch_embed.weight[: len(basis)] = basis
+        nn.init.eye_(self.decoder_embed.weight)
+        known = min(len(basis), self.config.decoder_width)
+        self.decoder_head.weight.zero_()
+        self.decoder_head.weight[:, :known] = 0.3 * basis[:known].T
 
     def patchify(self, images: Tensor) -> Tensor:
         """(..., 3, H, W) -> (..., N, P), a patch's numbers ordered colour, row, column."""
@@ -88,6 +80,55 @@ class MaskedAutoencoderViT(nn.Module):
 
     def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
         """patches (B, N, P) -> latents (B, N, D); with `keep` (B, n), indices, only those patches are seen: (B, n, D)."""
+        raise NotImplementedError
+
+    def decode_features(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+        """latents (B, N, D), or (B, n, D) of the patches in `keep` (B, n) -> features (B, N, decoder width)."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+        """latents -> patches (B, N, P), in the pixels' own unit, 0 to 1."""
+        return self.decoder_head(self.decode_features(latents, keep)) + 0.5
+
+    def random_keep(self, chance: Tensor, mask_ratio: float) -> Tensor:
+        """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one: those of the smallest numbers of `chance` (B, N)."""
+        visible = max(1, round(self.tokens * (1 - mask_ratio)))
+        return chance.argsort(dim=1, stable=True)[:, :visible]
+
+    def spread(self, x: Tensor, keep: Tensor, mask_token: Tensor) -> Tensor:
+        """x (B, n, d) of the patches in `keep` (B, n) -> (B, N, d) with `mask_token` (d,) in all other places."""
+        full = mask_token.expand(len(x), self.tokens, -1)
+        return full.scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
+
+
+class MaskedAutoencoderViT(PatchAutoencoder):
+    """Blocks that attend: the encoder's over the visible patches, the decoder's over all places."""
+
+    places: Tensor
+
+    def __init__(self, height: int, width: int, config: AutoencoderConfig = AutoencoderConfig()):
+        super().__init__(height, width, config)
+        for name, value in (("width", config.width), ("decoder_width", config.decoder_width)):
+            if value % (2 * config.heads):
+                raise ConfigurationError(f"{name} {value} is not divisible by twice the {config.heads} heads; choose another")
+        numbers = 3 * config.patch_size**2
+        self.patch_embed = nn.Linear(numbers, config.width)
+        self.rotary = Rotary(config.width // config.heads)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+
+        self.decoder_embed = nn.Linear(config.width, config.decoder_width)
+        self.mask_token = nn.Parameter(torch.zeros(config.decoder_width))
+        self.decoder_rotary = Rotary(config.decoder_width // config.heads)
+        self.decoder_blocks = nn.ModuleList(Block(config.decoder_width, config.heads) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(config.decoder_width)
+        self.decoder_head = nn.Linear(config.decoder_width, numbers)
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.start_from_cosines()
+        self.register_buffer("places", grid_places(self.rows, self.columns), persistent=False)
+
+    def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
         position, rotary = self.position, self.rotary(self.places)
         if keep is not None:
             patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
@@ -98,25 +139,12 @@ class MaskedAutoencoderViT(nn.Module):
         return self.norm(x)
 
     def decode_features(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
-        """latents (B, N, D), or (B, n, D) of the patches in `keep` (B, n) -> features (B, N, decoder width)."""
         x = self.decoder_embed(latents)
-        if keep is not None:
-            full = self.mask_token.expand(len(x), self.tokens, -1)
-            x = full.scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
-        x = x + self.decoder_position
+        x = (x if keep is None else self.spread(x, keep, self.mask_token)) + self.decoder_position
         rotary = self.decoder_rotary(self.places)
         for block in self.decoder_blocks:
             x, _ = block(x, rotary)
         return self.decoder_norm(x)
-
-    def decode(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
-        """latents -> patches (B, N, P), in the pixels' own unit, 0 to 1."""
-        return self.decoder_head(self.decode_features(latents, keep)) + 0.5
-
-    def random_keep(self, chance: Tensor, mask_ratio: float) -> Tensor:
-        """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one: those of the smallest numbers of `chance` (B, N)."""
-        visible = max(1, round(self.tokens * (1 - mask_ratio)))
-        return chance.argsort(dim=1, stable=True)[:, :visible]
 
 
 def cosine_basis(patch: int, count: int) -> Tensor:

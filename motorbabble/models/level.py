@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from motorbabble.models.ensemble import EnsembleHeads
+from motorbabble.models.kinds import make_predictor
 from motorbabble.models.mover import Mover
-from motorbabble.models.predictor import ActionEmbedding, PredictorConfig, TransformerActionConditionedPredictor
+from motorbabble.models.predictor import ActionConditionedPredictor, ActionEmbedding, PredictorConfig
 
 
 class MacroActionEmbedding(nn.Module):
@@ -44,18 +45,11 @@ class MacroActionEmbedding(nn.Module):
         return mean + self.fc2(nn.functional.gelu(self.fc1(mean)))
 
 
-class SequencePredictor(TransformerActionConditionedPredictor):
-    """Takes sequences of `span` actions: each has a token of its own, as at level 0; all together modulate the blocks."""
-
-    action_embed: MacroActionEmbedding
-
-    def __init__(self, span: int, rows: int, columns: int, width: int, action_size: int, config: PredictorConfig):
-        super().__init__(rows, columns, width, action_size, config, action_tokens=span)
-        self.action_embed = MacroActionEmbedding(span, action_size, config)
-
-    def embedded(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        one_by_one = self.action_embed.one_by_one(actions)
-        return self.action_embed.together(one_by_one), self.action_token(one_by_one)
+def sequence_predictor(span: int, rows: int, columns: int, width: int, action_size: int, config: PredictorConfig) -> ActionConditionedPredictor:
+    """One that takes sequences of `span` actions: each has a token of its own, as at level 0; all together modulate what it computes."""
+    predictor = make_predictor(rows, columns, width, action_size, config, action_tokens=span)
+    predictor.action_embed = MacroActionEmbedding(span, action_size, config)
+    return predictor
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Rung:
     """The networks of one level, the lowest included, with one face: `told` is what its predictor takes, `asked` what its ensemble does."""
 
     span: int
-    predictor: TransformerActionConditionedPredictor
+    predictor: ActionConditionedPredictor
     mover: Mover | None
     ensemble: EnsembleHeads
 
@@ -101,7 +95,7 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.span = span
-        self.predictor = SequencePredictor(span, rows, columns, width, action_size, config)
+        self.predictor = sequence_predictor(span, rows, columns, width, action_size, config)
         self.mover = Mover(rows * patch_size, columns * patch_size, patch_size, width, layers) if layers else None
         self.ensemble = EnsembleHeads(width, config.action_embed_dim, patch_size, heads)
 

@@ -1,4 +1,4 @@
-"""TransformerActionConditionedPredictor: which latents follow, given an action.
+"""Which latents follow, given an action: what all predictors share, and TransformerActionConditionedPredictor.
 
 Decisions: one block of tokens per moment, {frame tokens F_i, action token a_i}: full attention inside a
 block, causal between blocks, so that all transitions of a window train at once and earlier blocks can be
@@ -9,7 +9,7 @@ Shapes: B batch, T moments, N frame tokens, C encoded action, D width.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class PredictorConfig:
     conditioning: Literal["film", "adaln"] = "film"  # FiLM after chosen blocks; AdaLN-zero in every block
     max_sequence_length: int = 4096  # tokens; older blocks are clipped
     delta_latent: bool = True
+    predictor_type: Literal["transformer", "lstm"] = "transformer"  # heads, FiLM and conditioning are the transformer's alone
 
 
 @dataclass(frozen=True)
@@ -99,22 +100,49 @@ class ActionEmbedding(nn.Module):
     def forward(self, actions: Tensor) -> Tensor:
         return self.norm(self.fc2(nn.functional.gelu(self.fc1(actions))))
 
+    def one_by_one(self, actions: Tensor) -> Tensor:
+        """(B, T, 1, A): what has a token of its own."""
+        return self(actions).unsqueeze(2)
 
-class TransformerActionConditionedPredictor(nn.Module):
+    def together(self, embedded: Tensor) -> Tensor:
+        """(B, T, A) of these."""
+        return embedded.squeeze(2)
+
+
+class ActionConditionedPredictor(nn.Module):
     """Latents of the newest frames and the actions taken at them, to the latents that follow each."""
 
-    places: Tensor
+    action_embed: Any  # an ActionEmbedding, or one of whole sequences
+    head: nn.Linear
 
     def __init__(self, rows: int, columns: int, width: int, action_size: int, config: PredictorConfig = PredictorConfig(), action_tokens: int = 1):
         super().__init__()
-        if width % (2 * config.heads):
-            raise ConfigurationError(f"width {width} is not divisible by twice the {config.heads} heads; choose another")
         self.config = config
         self.rows, self.columns = rows, columns
         self.frame_tokens, self.action_tokens = rows * columns, action_tokens
         self.block_tokens = self.frame_tokens + action_tokens
         self.action_embed = ActionEmbedding(action_size, config)
         self.action_token = nn.Linear(config.action_embed_dim, width)
+
+    def embedded(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What modulates each moment, (B, T, A), and its action tokens, (B, T, s, D): one, or one for each action of a sequence."""
+        one_by_one = self.action_embed.one_by_one(actions)
+        return self.action_embed.together(one_by_one), self.action_token(one_by_one)
+
+    def trim(self, past: Past, moments: int) -> Past:
+        """The newest `moments` blocks of a cache."""
+        raise NotImplementedError
+
+
+class TransformerActionConditionedPredictor(ActionConditionedPredictor):
+    """Blocks that attend over the tokens of all moments so far."""
+
+    places: Tensor
+
+    def __init__(self, rows: int, columns: int, width: int, action_size: int, config: PredictorConfig = PredictorConfig(), action_tokens: int = 1):
+        if width % (2 * config.heads):
+            raise ConfigurationError(f"width {width} is not divisible by twice the {config.heads} heads; choose another")
+        super().__init__(rows, columns, width, action_size, config, action_tokens)
         self.rotary = Rotary(width // config.heads)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         film = config.film_block_ids if config.conditioning == "film" else ()
@@ -169,13 +197,7 @@ class TransformerActionConditionedPredictor(nn.Module):
         change = self.head(states[:, :, : self.frame_tokens])
         return (latents + change if self.config.delta_latent else change), states, present
 
-    def embedded(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """What modulates each moment, (B, T, A), and its action tokens, (B, T, 1, D)."""
-        embedded = self.action_embed(actions)
-        return embedded, self.action_token(embedded).unsqueeze(2)
-
     def trim(self, past: Past, moments: int) -> Past:
-        """The newest `moments` blocks of a cache."""
         return [(k[:, :, -moments * self.block_tokens :], v[:, :, -moments * self.block_tokens :]) for k, v in past]
 
     def index(self, keys: int) -> TokenIndex:

@@ -25,7 +25,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from motorbabble.errors import ConfigurationError, FrameError, RobotError
+from motorbabble.errors import ConfigurationError, MotorbabbleError, RobotError
 from motorbabble.experience import Action, ActionSpace, Channel, Observation, check_frame
 from motorbabble.robots.interface import RobotInterface
 
@@ -168,7 +168,7 @@ class GymnasiumRobot(RobotInterface):
 
 
 class _blaming:
-    """Whatever an environment raises is a RobotError that names it."""
+    """Whatever an environment raises is a RobotError that names it; what we found ourselves is said already."""
 
     def __init__(self, name: str):
         self.name = name
@@ -179,7 +179,7 @@ class _blaming:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, gymnasium.error.DependencyNotInstalled):
             raise ConfigurationError(f"{self.name} needs a package that is not installed ({error}); pip install 'motorbabble[gym]'") from error
-        if isinstance(error, Exception) and not isinstance(error, FrameError | ConfigurationError):
+        if isinstance(error, Exception) and not isinstance(error, MotorbabbleError):
             raise RobotError(f"the environment {self.name} failed: {error!r:.300}; try it alone with gymnasium.make") from error
 
 
@@ -192,7 +192,7 @@ def environment_of(config: GymnasiumConfig) -> gymnasium.Env:
         spec = gymnasium.spec(name)
         drawn = "rgb_array" in _render_modes(spec)
         environment = gymnasium.make(spec, render_mode="rgb_array" if drawn else None, disable_env_checker=True, **config.further())
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a stranger's constructor raises
         module, package = HOMES.get(_family(name), ("", ""))
         to_do = f"pip install {package}" if module and find_spec(module) is None else "check its name and settings, and install the package it is in"
         raise ConfigurationError(f"the environment {config.env!r} cannot be made ({_first_line(error)}); {to_do}") from error

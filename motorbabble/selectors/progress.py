@@ -37,7 +37,7 @@ class LearningProgressSelector(CuriousSelector):
         if places < 1 or not 0 < slow < 1 or tries < 1:
             raise ConfigurationError(f"{places} places, slow {slow} and {tries} tries cannot work; give positive numbers, and slow below 1")
         self.places, self.slow, self.tries = places, slow, tries
-        self.centers = np.zeros((0, THUMBNAIL * THUMBNAIL * 3), np.float32)  # (places so far, numbers of a thumbnail)
+        self.centers = np.zeros((0, THUMBNAIL * THUMBNAIL * 3))  # (places so far, numbers of a thumbnail)
         self.visits: list[int] = []
         self.progress: dict[str, float] = {}  # region -> running mean of (error before - error now) / (their sum)
         self.tried: dict[str, int] = {}
@@ -118,7 +118,8 @@ class LearningProgressSelector(CuriousSelector):
 
     def tensors(self) -> dict[str, Tensor]:
         """What is too large for plain values."""
-        older = {} if self._older is None else {f"older/{name}": tensor for name, tensor in self._older.state_dict().items()}
+        weights = self._older_weights if self._older is None else self._older.state_dict()
+        older = {f"older/{name}": tensor for name, tensor in weights.items()}
         seen = {} if self._window is None else {"images": torch.from_numpy(self._window.images), "actions": torch.from_numpy(self._window.actions)}
         return {"centers": torch.from_numpy(self.centers), **older, **seen}
 
@@ -134,10 +135,10 @@ def region(place: int, space: ActionSpace, action: np.ndarray) -> str:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(192,) float32, 0 to 1: the frame (H, W, 3) averaged over 8 x 8 fields."""
+    """(192,) float64, 0 to 1: the frame (H, W, 3) averaged over 8 x 8 fields."""
     rows, columns = (np.linspace(0, size, THUMBNAIL + 1).astype(int) for size in image.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(image.astype(np.float32), rows[:-1], 0), columns[:-1], 1)
-    return (sums / (255 * np.outer(np.diff(rows), np.diff(columns))[..., None])).ravel()
+    return (sums / (255 * np.outer(np.diff(rows).clip(1), np.diff(columns).clip(1))[..., None])).ravel()
 
 
 def _error(model: WorldModel, window: Window, plan: np.ndarray, real: np.ndarray) -> float:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
-from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
+from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.ensemble import EnsembleHeads
+from motorbabble.models.kinds import make_autoencoder, make_predictor
 from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
-from motorbabble.models.predictor import PredictorConfig, TransformerActionConditionedPredictor
+from motorbabble.models.predictor import PredictorConfig
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
 
 
@@ -97,8 +98,8 @@ class LatentWorldModel(WorldModel):
         self.has_door = config.image_size is not None
         self.history = config.prediction_history_size
         width = config.autoencoder.width
-        self.autoencoder = MaskedAutoencoderViT(*image_shape, config.autoencoder)
-        self.predictor = TransformerActionConditionedPredictor(self.autoencoder.rows, self.autoencoder.columns, width, action_size, config.predictor)
+        self.autoencoder = make_autoencoder(*image_shape, config.autoencoder)
+        self.predictor = make_predictor(self.autoencoder.rows, self.autoencoder.columns, width, action_size, config.predictor)
         self.mover = Mover(*image_shape, config.autoencoder.patch_size, width, config.moved_layers) if config.moved_layers else None
         self.action_decoder = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, action_size))
         if self.history * self.predictor.block_tokens > config.predictor.max_sequence_length:
@@ -199,7 +200,7 @@ class LatentWorldModel(WorldModel):
     def level_losses(self, level: int, batch: Batch) -> dict[str, Tensor]:
         """Of windows of up to `history` frames and the `spans[level]` actions after them; the frames in between are not looked at.
 
-        The encoder is shaped by level 0 alone. In every other update context is left out, since behind a jump there is none.
+        The encoder is shaped by level 0 alone. In half of the updates, drawn by chance, context is left out, since behind a jump there is none.
         """
         rung, vit = self._rung(level), self.autoencoder
         context = batch.images.shape[1] - rung.span  # frames, the newest that is seen included

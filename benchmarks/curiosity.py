@@ -1,7 +1,8 @@
 """Whether curiosity is worth having: `python benchmarks/curiosity.py --seeds 5 [--part calibration ...]`. Prints one JSON line.
 
 calibration: a world of bodies, learned online; then half of the test moments are like those lived and half are shifted (rows rolled,
-brightness from a third to almost double). Does disagreement rank the errors? `lift_possible` is the top-decile lift of the errors themselves.
+brightness up to 90 of 255 away; `contrast_...`: multiplied by 0.35 to 1.9 instead). Does disagreement rank the errors? `lift_possible`
+is the top-decile lift of the errors themselves.
 television: the dot with an action that shows noise. How often is it chosen, over its fair share? prediction_error is the contrast.
 exploration: a world of bodies where most actions do nothing. Steps until curiosity's error on an even test of what does something is as
 low as the one random actions end with, over their steps; random actions of random duration beside it.
@@ -34,6 +35,9 @@ from motorbabble.robots.bodies import BodiesConfig, BodiesRobot
 from motorbabble.robots.dot_2d import Dot2dConfig, Dot2dRobot
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import RandomSelector
+from motorbabble.world_models.base import Imagination, WorldModel
+
+Light = Callable[[np.ndarray, float], np.ndarray]  # (images, strength from -1 to 1) -> images
 
 # A small mind for small worlds: what is compared here is who chooses the actions.
 SMALL: dict[str, Any] = {"patch_size": 8, "width": 64, "depth": 2, "decoder_width": 64, "heads": 4, "shift": (8, 8), "most_levels": 1}
@@ -58,13 +62,20 @@ def calibration(seed: int, steps: int = 250) -> dict[str, float]:
     robot = BodiesRobot(seed, course=seed)
     model = to_the_end(a_life(robot, "uncertainty", steps, seed)).world_model
     other = BodiesRobot(config=robot.config, course=1_000_003 + seed)
-    lived = [event for event in live(other, RandomSelector(seed), steps=300) if isinstance(event, Step)]
-    rng = np.random.default_rng(seed)
-    trials = [shifted(trial, rng) if i % 2 else trial for i, trial in enumerate(trials_of(lived, robot.action_space, model.history))]
+    lived = [event for event in live(other, RandomSelector(seed), steps=240) if isinstance(event, Step)]
+    trials = trials_of(lived, robot.action_space, model.history)
     with thinking(model):
-        imagine = picturing(model)
-        errors = np.array([float(mse(predicted(imagine, trial.window, trial.action[None, None])[0, 0], trial.truth)) for trial in trials])
-        unsure = np.array([float(model.imagine(trial.window, trial.action[None, None], pictures=False).uncertainty[0, 0]) for trial in trials])
+        told = ranked(model, trials, brighter, seed)
+        return {**told, **{f"contrast_{name}": value for name, value in ranked(model, trials, stronger, seed).items()}}
+
+
+def ranked(model: WorldModel, trials: Sequence[Trial], light: Light, seed: int) -> dict[str, float]:
+    """How disagreement ranks the errors, every second trial shifted."""
+    rng = np.random.default_rng(seed)
+    trials = [shifted(trial, light, rng) if i % 2 else trial for i, trial in enumerate(trials)]
+    imagined = [model.imagine(trial.window, trial.action[None, None]) for trial in trials]
+    errors = np.array([float(mse(_picture(one), trial.truth)) for one, trial in zip(imagined, trials, strict=True)])
+    unsure = np.array([float(one.uncertainty[0, 0]) for one in imagined])
     actions = np.array([int(trial.action.argmax()) for trial in trials])
     within = [(rho, int(mine.sum())) for a in np.unique(actions) if (rho := spearman(unsure[mine := actions == a], errors[mine])) is not None]
     top = max(1, len(errors) // 10)
@@ -77,14 +88,29 @@ def calibration(seed: int, steps: int = 250) -> dict[str, float]:
     }
 
 
-def shifted(trial: Trial, rng: np.random.Generator) -> Trial:
+def shifted(trial: Trial, light: Light, rng: np.random.Generator) -> Trial:
     """The same moment in other rows and another light."""
-    light, rows = rng.uniform(0.35, 1.9), int(rng.integers(17, trial.truth.shape[0] - 17))
+    rows, strength = int(rng.integers(17, trial.truth.shape[0] - 17)), float(rng.uniform(-1, 1))
 
     def seen(images: np.ndarray, axis: int) -> np.ndarray:
-        return np.roll(np.rint(np.clip(images * light, 0, 255)).astype(np.uint8), rows, axis)
+        return np.roll(np.rint(np.clip(light(images.astype(float), strength), 0, 255)).astype(np.uint8), rows, axis)
 
     return replace(trial, window=replace(trial.window, images=seen(trial.window.images, 1)), truth=seen(trial.truth, 0))
+
+
+def brighter(images: np.ndarray, strength: float) -> np.ndarray:
+    """Up to 90 of 255 brighter or darker: what is wrong stays as wrong in squares."""
+    return images + 90 * strength
+
+
+def stronger(images: np.ndarray, strength: float) -> np.ndarray:
+    """From 0.35 to 1.9 times the light: a dark picture's errors are small in squares, however wrong they are."""
+    return images * (1.125 + 0.775 * strength)
+
+
+def _picture(imagined: Imagination) -> np.ndarray:
+    assert imagined.images is not None
+    return imagined.images[0, 0].movedim(0, -1).cpu().numpy()
 
 
 # Television

@@ -296,7 +296,7 @@ def test_a_broken_quota_is_caught(name):
 
 
 def test_processes_share_a_folder():
-    done = run_quota_processes(40, seed=0)
+    done = run_quota_processes(100, seed=0)
     assert not done["violations"], done
     assert done["removed"] > 0
 

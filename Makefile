@@ -46,6 +46,10 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world dot
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/levels.py --seed 0
+	@$(BIN)/python benchmarks/goals.py --seed 0
+	@$(BIN)/python benchmarks/curiosity.py --seeds 5
+	@$(BIN)/python benchmarks/worlds.py --minutes 10
 
 soak: $(READY)
 	@$(BIN)/python -m pytest -W error -m soak

@@ -170,8 +170,8 @@ def reached(curve: Sequence[float], target: float, every: int) -> float:
 
 
 def lifelong(seed: int, worlds: int = 10, steps: int = 100) -> dict[str, float]:
-    seeds = [s for s in range(1000 * seed, 1000 * seed + 400) if BodiesRobot(s).action_space.size == 4][:worlds]
-    configs = [BodiesConfig(seed=s, course=s, image_size=64) for s in seeds]
+    drawn = [BodiesConfig(seed=s, course=s, image_size=64) for s in range(1000 * seed, 1000 * seed + 400)]
+    configs = [config for config in drawn if BodiesRobot(config=config).action_space.size == 4][:worlds]
     tests = [test_of(config) for config in configs]
     run = a_life(BodiesRobot(config=configs[0]), "random", steps, seed, **SMALL)
     after, speeds = [], []

@@ -83,7 +83,7 @@ main("run toroidal_dot_latent --robot.image-size 32 --robot.dot-radius 2 --robot
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """`babble run ... --wandb my-experiment` without a key."""
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason="W&B was not tested; pip install motorbabble[wandb]")
     folder = tmp_path_factory.mktemp("offline")
     done = process(WATCHED + COMMAND, folder, COLUMNS="300")
     return folder / "saved" / "cards" / "toroidal_dot" / "toroidal_dot_latent-seed0", done
@@ -104,7 +104,7 @@ def test_without_a_key_it_stays_here_and_says_how_to_sync(offline):
 
 def test_the_librarys_own_statistics_would_have_been_noticed(tmp_path):
     """The broken variant: with them switched on, the process that is watched is seen to look for a server."""
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason="W&B was not tested; pip install motorbabble[wandb]")
     done = process(WATCHED + LIFE.format(trackers=("my-experiment", None)), tmp_path, WANDB_ERROR_REPORTING="true")
     assert "443" in told(done, "connects")
 
@@ -125,7 +125,7 @@ def test_what_was_logged_is_in_its_folder(offline):
 
 
 def test_a_key_is_written_nowhere(tmp_path):
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason="W&B was not tested; pip install motorbabble[wandb]")
     done = process(LIFE.format(trackers=("my-experiment", None)), tmp_path, WANDB_API_KEY=CANARY[:40], WANDB_MODE="offline")
     assert CANARY[:20] not in done.stdout + done.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -166,7 +166,7 @@ def test_it_is_online_only_where_a_key_lies_ready(tmp_path, monkeypatch, environ
 
 def test_where_it_cannot_be_reached_the_run_is_kept_offline(tmp_path, monkeypatch):
     """The library's own errors, without its server: it connects in its thread, and nobody waits for it."""
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="W&B was not tested; pip install motorbabble[wandb]")
     asked, honest = [], wandb.init
     monkeypatch.setenv("WANDB_API_KEY", CANARY[:40])
     monkeypatch.setenv("WANDB_MODE", "online")

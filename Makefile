@@ -45,6 +45,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/throughput.py
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world dot
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies
+	@$(BIN)/python benchmarks/canvas.py --seed 0
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/levels.py --seed 0
 	@$(BIN)/python benchmarks/goals.py --seed 0

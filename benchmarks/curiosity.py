@@ -116,7 +116,7 @@ def _picture(imagined: Imagination) -> np.ndarray:
 # Television
 
 
-def television(seed: int, steps: int = 300) -> dict[str, float]:
+def television(seed: int, steps: int = 500) -> dict[str, float]:
     shares = {}
     for selector in ("uncertainty", "learning_progress", "prediction_error"):
         robot = Dot2dRobot(Dot2dConfig(television=True), seed=seed)

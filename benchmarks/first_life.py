@@ -126,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--world", choices=("dot", "bodies"), default="dot")
+    parser.add_argument("--model", choices=("latent", "canvas"), default="latent")
     parser.add_argument("--steps", type=int, help="robot steps; 400 for the dot, 600 for bodies")
     parser.add_argument("--seconds", type=float, help="of life; 60 for the dot, no limit for bodies")
     parser.add_argument("--curve", type=int, default=0, metavar="N", help="examine after every N updates too")
@@ -137,13 +138,14 @@ def main() -> None:
     is_dot = chosen.world == "dot"
     robot = ToroidalDotRobot(seed=chosen.seed) if is_dot else BodiesRobot(chosen.seed, course=chosen.seed)
     exam = DotExam(robot, chosen.seed) if is_dot else BodiesExam(robot, chosen.seed)
-    recipe = RECIPES["toroidal_dot_latent" if is_dot else "bodies_latent"]
+    recipe = RECIPES[f"{'toroidal_dot' if is_dot else 'bodies'}_{chosen.model}"]
     model = {name: value for name, value in asdict(recipe.model).items() if name != "preset"}
     settings = model | {name: json.loads(value) for name, value in (pair.split("=") for pair in chosen.set)}
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     run = learn(
         robot,
-        selector=chosen.selector,
+        chosen.model,
+        chosen.selector,
         steps=chosen.steps or recipe.steps,
         seconds=chosen.seconds or (60.0 if is_dot else None),
         seed=chosen.seed,
@@ -156,7 +158,14 @@ def main() -> None:
         if chosen.curve and not isinstance(event, Step) and event.update % chosen.curve == 0:
             point = {"update": event.update, "seconds": round(run.elapsed, 1), "steps": run.steps_done, **examine(run, exam, quick=True)}
             print(json.dumps(rounded(point)), {k: round(v, 3) for k, v in event.losses.items()}, file=sys.stderr, flush=True)
-    result = {"seed": chosen.seed, "world": chosen.world, "robot_steps": run.steps_done, "updates": run.learner.updates, "seconds": run.elapsed}
+    result = {
+        "seed": chosen.seed,
+        "world": chosen.world,
+        "model": chosen.model,
+        "robot_steps": run.steps_done,
+        "updates": run.learner.updates,
+        "seconds": run.elapsed,
+    }
     print(json.dumps(rounded(result | examine(run, exam))))
 
 

@@ -18,14 +18,14 @@ from motorbabble.analysis.floors import floors_of
 from motorbabble.analysis.scores import candidates_of, effective_horizon, horizon_curve, journeys_of, skill, tally, trials_of
 from motorbabble.experience import Step
 from motorbabble.life import live
-from motorbabble.recipes import RECIPES, LatentRecipe, robot_from
+from motorbabble.recipes import RECIPES, LearningRecipe, robot_from
 from motorbabble.robots.gymnasium_robot import GymnasiumConfig
 from motorbabble.selectors import RandomSelector
 
 WORLDS = ("Acrobot-v1", "MiniGrid-FourRooms-v0", "ALE/Breakout-v5")
 
 
-def lived(config: GymnasiumConfig, recipe: LatentRecipe, chosen: argparse.Namespace, overrides: dict[str, Any]) -> Run:
+def lived(config: GymnasiumConfig, recipe: LearningRecipe, chosen: argparse.Namespace, overrides: dict[str, Any]) -> Run:
     robot = robot_from(config, chosen.seed)
     settings = {name: value for name, value in asdict(recipe.model).items() if name != "preset"} | overrides
     run = learn(
@@ -96,7 +96,7 @@ def main() -> None:
     chosen = parser.parse_args()
 
     recipe = RECIPES["gym_latent"]
-    assert isinstance(recipe, LatentRecipe) and isinstance(recipe.robot, GymnasiumConfig)
+    assert isinstance(recipe, LearningRecipe) and isinstance(recipe.robot, GymnasiumConfig)
     overrides = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in chosen.set)}
     overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
     results: dict[str, Any] = {}

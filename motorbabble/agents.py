@@ -1,18 +1,15 @@
-"""Whole robots with a mind, ready to run: `learn`, and the mission's constructors. Each is a few lines over `live`."""
+"""Whole robots with a mind, ready to run: `learn`, and the Run it answers, a few lines over `live`."""
 
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from threading import Event as Flag
 from typing import Any, Self
 
 import torch
 
 from motorbabble.analysis.card import Card, at_the_door, make_card
-from motorbabble.display import DisplayConfig, shown
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import ActionSpace, Event, Observation, Selector, Situation, Step, Study, Window
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
@@ -28,10 +25,8 @@ from motorbabble.selectors import (
     RandomSelector,
     UncertaintySelector,
 )
-from motorbabble.tracking import Tracking, TrackingConfig
-from motorbabble.watching import tracked
 from motorbabble.world_models.base import WorldModel
-from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
+from motorbabble.world_models.kinds import names_in, preset_of, with_settings
 
 SELECTORS: dict[str, Callable[[int], Selector]] = {
     "uncertainty": UncertaintySelector,
@@ -68,7 +63,7 @@ def learn(
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
 
-    `model`: "latent" in a size of PRESETS, or any WorldModel, which is trained in place while an average of it acts;
+    `model`: "latent" or "canvas", in the size that `preset` names, or any WorldModel, which is trained in place while an average of it acts;
     `selector`: a name or any function of a Situation; `steps` of the robot and `seconds` of life end the run, whichever
     comes first. `holds_out` keeps moments out of everything learned from; unless given, every eighth stretch of 12 steps
     is kept for `run.card()`. With `memory` it is recorded, saved, and goes on where an earlier run of the same folders was,
@@ -89,15 +84,12 @@ def learn(
     torch.manual_seed(seed)
     place = _device(device)
     if isinstance(model, str):
-        if model != "latent" or preset not in PRESETS:
-            raise ConfigurationError(
-                f"there is no model {model!r} with preset {preset!r}; choose latent, with one of {sorted(PRESETS)}, or give a WorldModel"
-            )
-        known = _names(ONLINE) | _names(PRESETS[preset])
-        config = _override(PRESETS[preset], overrides)
-        model = _model_for(robot, config)
+        kind, config = preset_of(model, preset)
+        known = names_in(ONLINE) | names_in(config)
+        config = with_settings(config, overrides)
+        model = kind.make(look(robot).image.shape[:2], robot.action_space.size, config)
     else:
-        known = _names(ONLINE)
+        known = names_in(ONLINE)
         height, width, _ = look(robot).image.shape
         fits = model.has_door or model.image_shape == (height, width)
         if not fits or model.action_size != robot.action_space.size:
@@ -113,7 +105,7 @@ def learn(
         if selector not in SELECTORS:
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
-    mind = Learner(model.to(place), _override(learner, overrides), seed, holds_out or HeldOutStretches())
+    mind = Learner(model.to(place), with_settings(learner, overrides), seed, holds_out or HeldOutStretches())
     about = {"settings": flat(mind.config) | teaching_of(model), **(about or {})}
     return Run(robot, mind, selector, steps, seconds, stop, memory, about, action_delay)
 
@@ -259,6 +251,10 @@ class Run:
             action_delay=self.action_delay,
         )
 
+    def forget(self) -> None:
+        """What comes next did not follow from what was seen: the next look begins a history."""
+        self._history.forget()
+
     def save(self) -> None:
         """Save now, where it has a memory; in the middle of a recorded step the save before it stands."""
         if self._memory and self._between_steps:
@@ -353,125 +349,8 @@ class Progress:
         vars(self).update({**state, "curve": [(seconds, step, skill) for seconds, step, skill in state["curve"]]})
 
 
-class AutoencoderLatentPredictorWorldModel:
-    """The mission's face of the latent world model: give it a robot, call `main_loop`.
-
-    `action_selector` is any function of a Situation (curiosity unless given); further keywords as in `learn`. With a
-    `checkpoint_dir` it is saved there now and then and when `main_loop` ends, recorded in its folder `sessions`, and resumed.
-    `wandb_project` names a project at Weights & Biases; `tracking` says how often what is logged, and where else.
-    What it sees and imagines is drawn every `display_interval` steps (0: never), in a window or else in a file view.png; `interactive`
-    asks a person before every action, draws before each question, and ends the run when the answer is stop. `ask` is like `input`.
-    """
-
-    def __init__(
-        self,
-        robot_interface: RobotInterface,
-        checkpoint_dir: Path | str | None = None,
-        *,
-        action_selector: str | Selector = "uncertainty",
-        seed: int = 0,
-        wandb_project: str | None = None,
-        tracking: TrackingConfig = TrackingConfig(),
-        interactive: bool = False,
-        display_interval: int = 0,
-        ask: Callable[[str], str] = input,
-        **settings: Any,
-    ):
-        self.robot, self.display = robot_interface, None
-        if checkpoint_dir is not None:
-            settings["memory"] = MemoryConfig(Path(checkpoint_dir), Path(checkpoint_dir) / "sessions")
-        self.life = learn(robot_interface, "latent", action_selector, None, seed, **settings)
-        tracking = replace(tracking, wandb=wandb_project) if wandb_project is not None else tracking
-        self.tracking = self._tracking(tracking, checkpoint_dir, {"seed": seed, "selector": str(action_selector)})
-        view = Path(checkpoint_dir or Path("saved/cards") / robot_interface.robot_type / "main_loop") / "view.png"
-        try:
-            self.display = shown(self.life, view, DisplayConfig(interactive, display_interval != 0, display_interval or 10), ask)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def world_model(self) -> WorldModel:
-        return self.life.world_model
-
-    def _tracking(self, config: TrackingConfig, checkpoint_dir: Path | str | None, settings: dict[str, Any]) -> Tracking:
-        """Metrics go where it is saved; where it is not, nothing is written unless somebody else is told."""
-        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-        if folder is None and (config.wandb or config.rerun):
-            folder = Path("saved/cards") / self.robot.robot_type / "main_loop"
-        try:
-            return tracked(self.life, folder, config, **settings)
-        except BaseException:
-            self.life.close()
-            raise
-
-    def close(self) -> None:
-        """Save, close the session and end the trackers; after that it lives no further."""
-        self.life.close()
-        self.tracking.close()
-        if self.display:
-            self.display.close()
-        self._say()
-
-    def _say(self) -> None:
-        while self.tracking.notes:
-            print(self.tracking.notes.pop(0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self.close()
-
-    def main_loop(self, max_steps: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
-        """Look, learn, choose, act; until `max_steps`, the end of a recording, or Ctrl+C. Called again, life goes on."""
-        if max_steps is not None and max_steps < 1:
-            raise ConfigurationError(f"max_steps is {max_steps}; give a positive number of steps, or None for no limit")
-        target = None if max_steps is None else self.life.steps_done + max_steps
-        try:
-            for event in self.life:
-                self.tracking(event, relived=self.life.catching_up)
-                self._say()
-                if self.display and not self.life.catching_up:
-                    self.display(event, self.life.situation)
-                if on_event:
-                    on_event(event)
-                if isinstance(event, Step) and target is not None and event.index + 1 >= target:
-                    return
-        finally:
-            self.life.save()
-            self.tracking.flush()
-            self._say()
-
-
 def _device(name: str) -> torch.device:
     try:
         return torch.zeros(1, device=("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name).device
     except (RuntimeError, AssertionError):  # an unknown name; a torch that was built without it
         raise ConfigurationError(f"there is no device {name!r} here; use auto or cpu") from None
-
-
-def _model_for(robot: RobotInterface, config: AutoencoderLatentPredictorWorldModelConfig) -> LatentWorldModel:
-    height, width, _ = look(robot).image.shape
-    return LatentWorldModel((height, width), robot.action_space.size, config)
-
-
-def _names(config: Any) -> set[str]:
-    """Names of every plain field of a configuration and of those inside it."""
-    found: set[str] = set()
-    for field in fields(config):
-        value = getattr(config, field.name)
-        found |= _names(value) if is_dataclass(value) else {field.name}
-    return found
-
-
-def _override(config: Any, values: dict[str, Any]) -> Any:
-    """The configuration with every field of that name, wherever it stands, set anew."""
-    changes = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if is_dataclass(value):
-            changes[field.name] = _override(value, values)
-        elif field.name in values:
-            changes[field.name] = values[field.name]
-    return replace(config, **changes)

@@ -8,33 +8,38 @@ from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.levels import LevelsConfig
 from motorbabble.learning.replay import ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig
+from motorbabble.learning.surprise import SurpriseConfig
 from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.predictor import PredictorConfig
-from motorbabble.recipes import RECIPES, LatentRecipe, ModelChoice, RunnerRecipe
+from motorbabble.recipes import RECIPES, CanvasChoice, LatentChoice, LearningRecipe, RunnerRecipe
 from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.dot_2d import Dot2dConfig
 from motorbabble.robots.gymnasium_robot import GymnasiumConfig
 from motorbabble.robots.stub import StubConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig
 from motorbabble.tracking import TrackingConfig
+from motorbabble.world_models.canvas import CANVAS_PRESETS, AutoencoderConcatPredictorWorldModelConfig
 from motorbabble.world_models.dream import DreamConfig
 from motorbabble.world_models.latent import PRESETS, AutoencoderLatentPredictorWorldModelConfig
 
 SAVED = Path("saved")  # cards go to saved/cards/ROBOT_TYPE/NAME, unless --out says otherwise
 
 __all__ = [
+    "AutoencoderConcatPredictorWorldModelConfig",
     "AutoencoderConfig",
     "AutoencoderLatentPredictorWorldModelConfig",
     "BodiesConfig",
+    "CANVAS_PRESETS",
+    "CanvasChoice",
     "Dot2dConfig",
     "DreamConfig",
     "DisplayConfig",
     "GateConfig",
     "GymnasiumConfig",
-    "LatentRecipe",
+    "LatentChoice",
     "LearnerConfig",
+    "LearningRecipe",
     "LevelsConfig",
-    "ModelChoice",
     "ONLINE",
     "PRESETS",
     "PredictorConfig",
@@ -44,6 +49,7 @@ __all__ = [
     "SAVED",
     "ScheduleConfig",
     "StubConfig",
+    "SurpriseConfig",
     "ToroidalDotConfig",
     "TrackingConfig",
 ]

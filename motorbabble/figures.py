@@ -8,6 +8,7 @@ figures grows until somebody closes them.
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,7 @@ class Tile:
     title: str
     note: str = ""
     doubt: float | None = None
+    side: int | None = None  # pixels it is fitted to; None: as the others of its sheet
 
 
 def bordered(image: np.ndarray, doubt: float | None) -> np.ndarray:
@@ -127,21 +129,26 @@ def bordered(image: np.ndarray, doubt: float | None) -> np.ndarray:
 def sheet(groups: Sequence[tuple[str, Sequence[Tile]]], title: str = "", *, side: int = 224, columns: int = 5, gap: int = 4) -> np.ndarray:
     """Groups of tiles as one (H, W, 3) uint8 picture: each group under its own title, in rows of at most `columns` tiles.
 
-    Every image is fitted to `side` pixels. All rows are as wide as the widest; a title that does not fit is cut.
+    Every image is fitted to `side` pixels; of tiles that are wider, as many stand in a row as there is room for. All rows are as wide as
+    the widest; a title that does not fit is cut.
     """
-    rows = []
+    rows: list[tuple[str, np.ndarray]] = []
     for name, tiles in groups:
-        drawn = [_drawn(tile, side) for tile in tiles]
-        for first in range(0, len(drawn), columns):
-            row = side_by_side(drawn[first : first + columns], gap=gap)
-            rows.append((name if first == 0 else "", row))
+        row: list[np.ndarray] = []
+        for drawn in [_drawn(tile, tile.side or side) for tile in tiles]:
+            if row and sum(tile.shape[1] for tile in [*row, drawn]) > columns * (side + 2 * BORDER):
+                rows.append((name, side_by_side(row, gap=gap)))
+                name, row = "", []
+            row.append(drawn)
+        if row:
+            rows.append((name, side_by_side(row, gap=gap)))
     if not rows:
         raise FrameError("a sheet needs at least one tile; got none")
-    width = max(row.shape[1] for _, row in rows)
+    width = max(strip.shape[1] for _, strip in rows)
     parts = [_band(title, width, 17)] if title else []
-    for name, row in rows:
-        padded = np.full((len(row) + gap, width, 3), PAPER, np.uint8)
-        padded[: len(row), : row.shape[1]] = row
+    for name, strip in rows:
+        padded = np.full((len(strip) + gap, width, 3), PAPER, np.uint8)
+        padded[: len(strip), : strip.shape[1]] = strip
         parts += [_band(name, width, 15), padded] if name else [padded]
     return np.concatenate(parts)
 
@@ -195,6 +202,41 @@ def spotlit(image: np.ndarray, heat: np.ndarray, outlined: np.ndarray, *, side: 
         lit[region & ~inner] = ink
         region = inner
     return lit
+
+
+def hatched(image: np.ndarray, columns: slice) -> np.ndarray:
+    """The image with these columns of pixels hidden behind grey stripes: something is there and not shown."""
+    image = to_uint8(image).copy()
+    hidden = image[:, columns]
+    down, across = np.arange(len(hidden))[:, None], np.arange(hidden.shape[1])
+    stripe = max(2, len(image) // 16)
+    hidden[:] = np.where((down + across) // stripe % 2 == 1, 160, 205)[..., None]
+    return image
+
+
+def captioned(image: np.ndarray, lines: Sequence[Sequence[tuple[tuple[int, int], str]]], side: int, *, size: int = 14) -> np.ndarray:
+    """The image, its longer side fitted to `side`, under lines of text: each text stands over its own columns of pixels, (first, behind the last).
+
+    A tick points down where the text is wider than they are. What has no room beside its neighbours is cut and ends in '..'.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, drawn = ImageFont.load_default(size), fit(image, side)
+    width, scale = drawn.shape[1], drawn.shape[1] / image.shape[1]
+    bands = []
+    for line in lines:
+        band = Image.new("RGB", (width, size + 8), PAPER)
+        pen = ImageDraw.Draw(band)
+        centres = [scale * (first + behind) / 2 for (first, behind), _ in line]
+        walls = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(centres)), float(width)]
+        for ((first, behind), text), centre, (left, right) in zip(line, centres, itertools.pairwise(walls), strict=True):
+            text = _cut(text, font, 2 * min(centre - left, right - centre) - 4)
+            length = font.getlength(text)
+            pen.text((centre - length / 2, 1), text, fill=INK, font=font)
+            if length > scale * (behind - first):
+                pen.line((centre, size + 4, centre, size + 8), fill=INK, width=2)
+        bands.append(np.asarray(band))
+    return np.concatenate([*bands, drawn])
 
 
 def png_bytes(image: np.ndarray, *, quick: bool = False) -> bytes:

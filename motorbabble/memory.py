@@ -153,6 +153,8 @@ class Memory:
         load_counters(self.learner, state["counters"])
         if "levels" in state:
             self.learner.levels.load_state_dict(state["levels"])
+        if "surprise" in state:
+            self.learner.surprise.load_state_dict(state["surprise"])
         load_generators(self.learner, state["generators"])
         self._due = (self.learner.updates, time.monotonic())
         self._tail = self.trail.tail(self.life)
@@ -290,6 +292,7 @@ class Memory:
             "trail": self.trail.to_json(),
             "counters": counters_of(self.learner),
             "levels": self.learner.levels.state_dict(),
+            "surprise": self.learner.surprise.state_dict(),
             "generators": generators_of(self.learner),
             "selector": {"name": _name_of(self.select), "state": self.select.state_dict() if hasattr(self.select, "state_dict") else None},  # type: ignore[attr-defined]
             "robot": {"body": type(self.robot).__name__, "state": self.robot.state_dict() if self._simulated else None},  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import tyro
@@ -52,7 +52,10 @@ def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
 
 
 @dataclass(frozen=True)
-class ModelChoice:
+class LatentChoice:
+    """The latent world model, by those of its settings that a recipe may change."""
+
+    kind: ClassVar[str] = "latent"
     preset: Literal["tiny", "base", "large"] = "tiny"  # tiny: CPU; base: the mission's size; large: GPU
     autoencoder_type: Literal["vit", "cnn"] = "vit"  # what sees: a masked transformer, or convolutions
     predictor_type: Literal["transformer", "lstm"] = "transformer"  # what predicts
@@ -63,6 +66,21 @@ class ModelChoice:
     pred_patch_w: float = 0.2  # weight of the picture loss
     pred_latent_w: float = 0.8  # weight of the latent loss
     pred_action_w: float = 1.0  # weight of the action loss
+
+
+@dataclass(frozen=True)
+class CanvasChoice:
+    """The canvas world model, likewise."""
+
+    kind: ClassVar[str] = "canvas"
+    preset: Literal["tiny", "base", "large"] = "tiny"  # tiny: CPU; base: the mission's size; large: GPU
+    image_size: tuple[int, int] | None = None  # height and width of a frame on the canvas; frames are resized to it. None: as the robot gives them
+    patch_size: int = 16  # pixels; must divide the height and width of a frame
+    canvas_history_size: int = 3  # frames side by side, the next one included
+    separator_width: int = 16  # pixels of the bar between two frames; a multiple of the patch
+    residual: bool = True  # the empty slot starts as the frame before it
+    action_token: bool = True  # the action enters beside its colour; else as a colour only
+    moved_layers: int = 3  # layers of the last frame that may be moved; 0: it only paints
 
 
 @dataclass(frozen=True)
@@ -81,11 +99,11 @@ class KeepConfig:
 
 
 @dataclass(frozen=True)
-class LatentRecipe:
-    """A robot acts, the latent world model learns online from that one stream, and a card says what it learned."""
+class LearningRecipe:
+    """A robot acts, a world model learns online from that one stream, and a card says what it learned."""
 
     robot: RobotConfig
-    model: ModelChoice = field(default_factory=ModelChoice)
+    model: LatentChoice | CanvasChoice = field(default_factory=LatentChoice)
     learner: LearnerConfig = ONLINE
     selector: Literal["uncertainty", "learning_progress", "prediction_error", "random", "random_duration", "least_tried", "goal"] = "uncertainty"
     goal: str = ""  # what selector goal wants to see: a picture's file, or SESSION:MOMENT
@@ -156,19 +174,21 @@ def goal_picture(text: str, sessions: Path) -> np.ndarray:
         raise ConfigurationError(f"the goal {text!r} cannot be read: {why}; give a picture's file, or SESSION:MOMENT") from None
 
 
-RECIPES: dict[str, LatentRecipe | RunnerRecipe] = {
-    "toroidal_dot_latent": LatentRecipe(ToroidalDotConfig()),
+RECIPES: dict[str, LearningRecipe | RunnerRecipe] = {
+    "toroidal_dot_latent": LearningRecipe(ToroidalDotConfig()),
+    "toroidal_dot_canvas": LearningRecipe(ToroidalDotConfig(), CanvasChoice()),
     "toroidal_dot_runner": RunnerRecipe(ToroidalDotConfig()),
-    "bodies_latent": LatentRecipe(BodiesConfig(), steps=600),
-    "dot_2d_latent": LatentRecipe(Dot2dConfig()),
-    "dream_latent": LatentRecipe(DreamConfig()),
+    "bodies_latent": LearningRecipe(BodiesConfig(), steps=600),
+    "bodies_canvas": LearningRecipe(BodiesConfig(), CanvasChoice(), steps=600),
+    "dot_2d_latent": LearningRecipe(Dot2dConfig()),
+    "dream_latent": LearningRecipe(DreamConfig()),
     "dream_runner": RunnerRecipe(DreamConfig(), sequence="random"),
-    "gym_latent": LatentRecipe(GymnasiumConfig(), ModelChoice(image_size=(64, 64), patch_size=8), replace(ONLINE, shift=(0, 0)), steps=2000),
-    "stub": LatentRecipe(StubConfig(), steps=60, exam_steps=20, show=DisplayConfig(display=True)),
+    "gym_latent": LearningRecipe(GymnasiumConfig(), LatentChoice(image_size=(64, 64), patch_size=8), replace(ONLINE, shift=(0, 0)), steps=2000),
+    "stub": LearningRecipe(StubConfig(), steps=60, exam_steps=20, show=DisplayConfig(display=True)),
     # The mission's own numbers: a larger model, a slower rate, a longer warm-up than a short life can use.
-    "mission": LatentRecipe(
+    "mission": LearningRecipe(
         ToroidalDotConfig(),
-        ModelChoice("base", prediction_history_size=3, moved_layers=0),
+        LatentChoice("base", prediction_history_size=3, moved_layers=0),
         replace(ONLINE, batch_size=1, shift=(0, 0), ema_decay=0.0, schedule=ScheduleConfig("cosine", 1e-4)),
         steps=2000,
         track=TrackingConfig(log_interval=100),
@@ -177,8 +197,10 @@ RECIPES: dict[str, LatentRecipe | RunnerRecipe] = {
 
 ABOUT = {
     "toroidal_dot_latent": "a white dot on a ring; learned in about a minute on two cores",
+    "toroidal_dot_canvas": "the same dot, its next frame painted beside the last ones; learned in minutes on two cores",
     "toroidal_dot_runner": "the same dot, acting by a script, without learning",
     "bodies_latent": "bodies of random shape and texture, a distractor, 2 to 6 actions; another world for every --robot.seed",
+    "bodies_canvas": "the same worlds, the next frame painted beside the last ones",
     "dot_2d_latent": "a dot that goes four ways on 64 x 64 pixels; --robot.rooms and --robot.television make it harder",
     "dream_latent": "another model's imagination, learned like a world: --robot.checkpoint ROBOT_TYPE/NAME",
     "dream_runner": "the same dream, acting at random, without learning",

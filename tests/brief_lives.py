@@ -57,6 +57,7 @@ class BriefMind(WorldModel):
         after = self.predictor(torch.cat((torch.tanh(self.autoencoder(blocks[:, :-1] + noise)), batch.actions), -1))
         error, copied = (after - blocks[:, 1:]).square(), (blocks[:, :-1] - blocks[:, 1:]).square()
         fresh = {"fresh_error": error[0, -1].mean(), "fresh_copy_error": copied[0, -1].mean()}
+        fresh |= {"remembered_error": error[-1, -1].mean(), "remembered_copy_error": copied[-1, -1].mean()}
         total = error.mean() + self.config.copy_w * (after - blocks[:, :-1]).square().mean()
         return {"total": total, "reconstruction_skill": 1 - total, **fresh}
 

@@ -208,7 +208,7 @@ class Kind:
     capacity: int = 5000
     steps: int = 14
     save_updates: int = 7
-    latent: bool = False  # the real model instead of the brief one
+    model: str = ""  # latent or canvas: a real one instead of the brief one
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def learn(self, folder: Path | None, steps: int | None = None) -> Run:
@@ -216,22 +216,24 @@ class Kind:
             MemoryConfig(folder / "checkpoint", folder / "sessions" if self.sessions else None, self.record, self.save_updates) if folder else None
         )
         robot, shared = self.robot(), {"steps": steps or self.steps, "memory": keeps, "max_seconds": math.inf, "capacity": self.capacity}
-        if self.latent:
-            return learn(robot, "latent", Wavering(), **shared, **SMALL, **self.settings)
+        if self.model:
+            return learn(robot, self.model, Wavering(), **shared, **SMALL[self.model], **self.settings)
         torch.manual_seed(0)  # before its weights are drawn, as `learn` does for a model of its own
         return learn(robot, BriefMind(robot.action_space.size), Wavering(), batch_size=2, **shared)
 
 
-SMALL: dict[str, Any] = {
-    **{"patch_size": 8, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16, "moved_layers": 1, "ensemble_heads": 2},
-    **{"batch_size": 2, "action_embed_dim": 8, "film_hidden_dim": 8},
+_SMALL = {"patch_size": 8, "width": 16, "depth": 1, "heads": 2, "decoder_width": 16, "moved_layers": 1, "ensemble_heads": 2, "batch_size": 2}
+SMALL: dict[str, dict[str, Any]] = {
+    "latent": {**_SMALL, "action_embed_dim": 8, "film_hidden_dim": 8},
+    "canvas": {**_SMALL, "separator_width": 8, "decoder_depth": 1},
 }
 
 
 KINDS = {
     "dot": Kind(dot),
-    "latent": Kind(dot, latent=True),
-    "levels": Kind(dot, latent=True, settings={"level_skill": -50.0, "retire_skill": -60.0, "level_evaluations": 1, "evaluate_every": 1}),
+    "latent": Kind(dot, model="latent"),
+    "canvas": Kind(dot, model="canvas"),
+    "levels": Kind(dot, model="latent", settings={"level_skill": -50.0, "retire_skill": -60.0, "level_evaluations": 1, "evaluate_every": 1}),
     "not recorded": Kind(dot, sessions=False),
     "bodies": Kind(lambda: BodiesRobot(seed=3, image_size=32, episode_steps=5)),
     "slippery": Kind(lambda: Slippery(last_frames=True)),
@@ -239,7 +241,7 @@ KINDS = {
 }
 PARTS = (
     *("weights", "averaged", "optimizer", "counters", "learner's generator", "python's", "numpy's", "torch's", "replay", "sum"),
-    *("selector", "history", "robot", "progress", "levels", "step"),
+    *("selector", "history", "robot", "progress", "levels", "surprise", "step"),
 )
 
 
@@ -264,6 +266,7 @@ def parts_of(run: Run, step: Step) -> dict[str, str]:
         "robot": _hash(run.robot.state_dict()),  # type: ignore[attr-defined]
         "progress": _hash([*vars(run.progress).values()][:3] + [[entry[1:] for entry in run.progress.curve], run.steps_done, sorted(run._held_out)]),
         "levels": _hash([mind.levels.state_dict(), list(mind.trained.spans), list(mind.world_model.spans)]),
+        "surprise": _hash(mind.surprise.state_dict()),
         "step": _hash([step.index, step.requested, step.executed, step.observation.image, step.observation.state]),
     }
 

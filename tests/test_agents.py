@@ -9,9 +9,10 @@ from counting import Counting, read
 from exams import look
 
 import motorbabble
-from motorbabble.agents import AutoencoderLatentPredictorWorldModel, HeldOutStretches, Progress, learn
+from motorbabble.agents import HeldOutStretches, Progress, learn
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Step, Study
+from motorbabble.faces import AutoencoderLatentPredictorWorldModel
 from motorbabble.robots.bodies import BodiesRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
 
@@ -123,6 +124,11 @@ def test_settings_reach_the_model_and_the_learner():
         ({"seed": -1}, "seed is -1"),
         ({"steps": "5"}, "steps is '5'"),
         ({"ensemble_heads": 1}, "at least 2"),
+        ({"model": "canvas", "canvas_history_size": 1}, "canvas_history_size is 1; a canvas needs at least 2 frames"),
+        ({"model": "canvas", "separator_width": 24}, "separator_width is 24; give a multiple of the patch's 16 pixels"),
+        ({"model": "canvas", "separator_width": 8}, "separator_width is 8; give a multiple"),
+        ({"model": "canvas", "prediction_history_size": 2}, "no setting 'prediction_history_size'"),
+        ({"model": "latent", "separator_width": 16}, "no setting 'separator_width'"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence_before_the_robot_moves(settings, says):

@@ -21,7 +21,7 @@ HOUSE = {
     6: "life display",
     6.5: "memory watching",  # keeps a life: records it, saves it, resumes it; looks into it for trackers
     7: "agents recipes runner",
-    7.5: "config __init__",  # a landing: they only show what lies below
+    7.5: "config faces __init__",  # a landing: they only show what lies below
     8: "explorer commands",
     9: "cli",
     10: "__main__",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from brief_lives import BriefMind
 from exams import squares
+from test_canvas import small as small_canvas
 from test_latent import small
 
 from motorbabble.errors import ConfigurationError
@@ -50,6 +51,19 @@ def test_every_name_of_the_mission():
     assert all(np.isfinite(value) and value >= 0 for name, value in told[0].items() if is_gauge(name))
     assert told[0]["predictor/grad/grad_action_ratio"] == 0, "its last layer starts at zero, and lets no gradient through yet"
     assert 0 < told[1]["predictor/grad/grad_action_ratio"] < 1 and told[1]["predictor_uwr_95th"] > 0
+
+
+def test_a_model_that_predicts_with_its_autoencoder_is_looked_into_layer_by_layer():
+    torch.manual_seed(0)
+    model = small_canvas()
+    layers = layers_of(model)
+    for name in ("encoder_layer_0_self_attn", "decoder_layer_0_linear1", "decoder_layer_1_norm2"):
+        assert f"transformer/{name}" in layers
+    assert {"patch_embed", "decoder_head", "mover", "ensemble"} <= layers.keys()
+    assert [id(weight) for weight in layers["autoencoder"]] == [id(model.autoencoder.mask_token)], "a weight of its own, in no layer"
+    assert sorted(id(w) for weights in layers.values() for w in weights) == sorted(map(id, model.parameters()))
+    told = Learner(model, replace(NO_SHIFT, gauge_every=1)).update(WINDOWS, background=BACKGROUND)
+    assert told["grad_norms/transformer/decoder_layer_0_self_attn"] >= 0 and told["predictor_uwr_95th"] > 0
 
 
 def test_every_weight_is_in_one_layer_and_levels_have_their_own():

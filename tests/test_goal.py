@@ -13,7 +13,7 @@ from motorbabble.errors import ConfigurationError, FrameError
 from motorbabble.experience import ActionSpace, Situation, Step, Window
 from motorbabble.life import live
 from motorbabble.models.distance import distance
-from motorbabble.recipes import LatentRecipe, goal_picture
+from motorbabble.recipes import LearningRecipe, goal_picture
 from motorbabble.robots.dot_2d import Dot2dConfig, Dot2dRobot
 from motorbabble.selectors import GoalSelector, RandomSelector
 from motorbabble.world_models.base import Imagination
@@ -258,9 +258,9 @@ def test_a_goal_is_a_picture_file_or_a_recorded_moment(tmp_path):
             goal_picture(text, tmp_path)
     for wrong in ({"selector": "goal"}, {"goal": "a.png"}):
         with pytest.raises(ConfigurationError, match="or neither"):
-            LatentRecipe(Dot2dConfig(), **wrong)
-    recipe = LatentRecipe(Dot2dConfig(), selector="goal", goal=str(tmp_path / "goal.png"))
-    assert isinstance(recipe.select(), GoalSelector) and LatentRecipe(Dot2dConfig()).select() == "uncertainty"
+            LearningRecipe(Dot2dConfig(), **wrong)
+    recipe = LearningRecipe(Dot2dConfig(), selector="goal", goal=str(tmp_path / "goal.png"))
+    assert isinstance(recipe.select(), GoalSelector) and LearningRecipe(Dot2dConfig()).select() == "uncertainty"
 
 
 def test_it_plugs_into_learn_as_any_selector_does():

@@ -194,7 +194,7 @@ def test_what_is_no_plain_file_is_refused(how, life, tmp_path):
 
 
 STRANGE = [None, 5, -1.5, "x", [], {}, [[]], {"state": 3}, True]
-STATE_KEYS = ["life", "trail", "counters", "levels", "generators", "selector", "robot", "history", "run", "remembered", "taught", "about"]
+STATE_KEYS = ["life", "trail", "counters", "levels", "surprise", "generators", "selector", "robot", "history", "run", "remembered", "taught", "about"]
 
 
 @pytest.mark.parametrize("key", STATE_KEYS)

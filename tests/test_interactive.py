@@ -13,8 +13,8 @@ from counting import Counting
 from test_life import Watched
 from test_selectors import BOX, SPACE, at
 
-from motorbabble.agents import AutoencoderLatentPredictorWorldModel
 from motorbabble.experience import ActionSpace, Choice, Step
+from motorbabble.faces import AutoencoderLatentPredictorWorldModel
 from motorbabble.life import live
 from motorbabble.runner import RobotRunner
 from motorbabble.selectors import InteractiveSelector, LeastTriedSelector, create_constant_action_selector, human

@@ -18,6 +18,7 @@ from motorbabble.learning.gate import GateConfig, QualityGate, stale
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig, shifted
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
+from motorbabble.learning.surprise import Surprise, SurpriseConfig
 
 
 def lived(steps: int, episode_steps: int | None = None, capacity: int = 5000, skip=()) -> Replay:
@@ -283,6 +284,88 @@ def test_a_model_that_names_only_its_total_learns_too():
     honest = learner.trained.losses
     learner.trained.losses = lambda batch: {"total": honest(batch)["total"]}
     assert [study.gate for study in learner.study()] == ["passed"]
+
+
+# Surprise
+
+
+def met(moments: int, error: float, remembered: float, copy: float = 1.0, surprise: Surprise | None = None) -> Surprise:
+    surprise = Surprise() if surprise is None else surprise
+    for _ in range(moments):
+        surprise.meet({"fresh_error": error, "fresh_copy_error": copy, "remembered_error": remembered, "remembered_copy_error": 1.0})
+    return surprise
+
+
+def test_it_is_surprised_by_what_is_worse_than_what_it_remembers():
+    assert met(9, error=0.4, remembered=0.3).felt
+    assert not met(9, error=0.36, remembered=0.3).felt
+    assert not met(9, error=0.9, remembered=0.9).felt, "noise is as bad in memory"
+    assert met(9, error=0.04, remembered=0.3, copy=0.1).felt, "a slow world, in which little changes anyhow"
+    assert not met(9, error=0.1, remembered=0.2, copy=0.0).felt and not Surprise().felt, "nothing to compare with"
+
+
+def test_a_surprise_passes():
+    surprise = met(100, error=0.3, remembered=0.3)
+    assert met(10, error=0.9, remembered=0.3, surprise=surprise).felt
+    assert not met(60, error=0.3, remembered=0.3, surprise=surprise).felt
+
+
+def test_what_is_no_number_and_what_is_missing_surprises_nobody():
+    surprise = met(9, error=0.3, remembered=0.3)
+    met(5, error=math.nan, remembered=0.3, surprise=surprise)
+    surprise.meet({"fresh_error": 9.0, "fresh_copy_error": 1.0})
+    assert surprise.state_dict() == met(9, error=0.3, remembered=0.3).state_dict()
+
+
+@pytest.mark.parametrize("bad", [{"ratio": 1.0}, {"ratio": math.nan}, {"span": 0}, {"ema_decay": 1.0}])
+def test_surprises_that_cannot_work_are_refused(bad):
+    with pytest.raises(ConfigurationError):
+        SurpriseConfig(**bad)
+
+
+def test_all_but_one_of_the_windows_can_be_the_newest():
+    replay = Replay(ReplayConfig(recent_share=0.0))
+    for i in range(200):
+        replay.add(np.full((8, 8, 3), i, np.uint8), None if i == 0 else np.zeros(1, np.float32))
+    rng = np.random.default_rng(0)
+    ends = np.array([[window.images[-1, 0, 0, 0] for window in replay.sample(3, 2, rng, newest=10)] for _ in range(200)])
+    assert (ends[:, :2] >= 190).all()
+    assert (ends[:, 2] < 190).mean() > 0.8
+
+
+def surprised(learner: Learner) -> Learner:
+    met(9, error=0.9, remembered=0.1, surprise=learner.surprise)
+    return learner
+
+
+def test_a_surprised_learner_learns_twice_as_much_of_what_is_new_and_acts_on_it_sooner():
+    asked, gone = [], []
+    for learner, updates in ((taught_learner(0, steps=30), 1), (surprised(taught_learner(0, steps=30)), 2)):
+        learner.config = LearnerConfig(batch_size=4, gate=GateConfig(reconstruction_skill=-9.0), schedule=ONLINE.schedule)
+        sample = learner.replay.sample
+        learner.replay.sample = lambda *how, sample=sample: asked.append(how[3]) or sample(*how)  # type: ignore[method-assign]
+        before = torch.nn.utils.parameters_to_vector(learner.world_model.parameters())
+        assert len(list(learner.study())) == updates
+        after, trained = (torch.nn.utils.parameters_to_vector(model.parameters()).detach() for model in (learner.world_model, learner.trained))
+        gone.append(float((after - before).norm() / (trained - before).norm()))  # of the way to the trained weights
+    assert asked == [None, 50, 50]
+    assert gone[1] > 1.5 * gone[0], gone
+
+
+def test_a_new_world_surprises_and_is_learned_sooner_for_it():
+    """Grey squares that go right; then, from one moment to the next, squares that go down in another light."""
+    other = squares(31, seed=5)
+    images, errors = 255 - other.images.swapaxes(1, 2), {}
+    for ratio in (SurpriseConfig().ratio, math.inf):
+        learner = taught_learner(0, steps=40, surprise=SurpriseConfig(ratio=ratio), ema_decay=0.0)
+        assert not learner.surprise.felt
+        errors[ratio] = 0.0
+        for image, led in zip(images, [None, *other.actions], strict=True):
+            learner.remember(Observation(image), led)
+            errors[ratio] += sum(study.losses.get("fresh_error", 0.0) for study in learner.study())
+        assert learner.surprise.felt == (ratio < math.inf)
+    surprised, never = errors.values()
+    assert surprised < 0.9 * never
 
 
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"updates_per_step": 0}, {"shift": (-1, 0)}, {"clip_norm": 0.0}, {"ema_decay": 1.0}])

@@ -27,6 +27,7 @@ from motorbabble.agents import Run, learn
 from motorbabble.experience import Action, ActionSpace, Choice, Observation, Situation, Step, Study
 from motorbabble.learning.checkpoint import Checkpoints
 from motorbabble.learning.levels import Levels
+from motorbabble.learning.surprise import Surprise
 from motorbabble.memory import MemoryConfig
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.trail import Trail
@@ -58,7 +59,7 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_killed_life_goes_on_to_the_bit(name, straight, folder):
     assert len(straight(name)) == KINDS[name].steps
-    kills = [Kill("events", 19)] if KINDS[name].latent else [Kill("events", 24), Kill("events", 4)]
+    kills = [Kill("events", 19)] if KINDS[name].model else [Kill("events", 24), Kill("events", 4)]
     assert not resumed(KINDS[name], kills, straight(name), folder)
 
 
@@ -209,6 +210,7 @@ def leave_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "averaged weights": ((memory, "load_weights"), keeping(old["load_weights"], lambda learner: [learner.world_model])),
         "optimizer": ((memory, "load_optimizer"), nothing),
         "counters": ((memory, "load_counters"), nothing),
+        "surprise": ((Surprise, "load_state_dict"), nothing),
         **{f"{which}'s generator": ((memory, "load_generators"), other_generators) for which in ("learner", "python", "numpy", "torch")},
         "replay": ((memory, "load_replay"), nothing),
         "replay's frames": ((memory, "load_replay"), black_frames),
@@ -227,6 +229,7 @@ LEFT_OUT = {
     "averaged weights": "averaged",
     "optimizer": "optimizer",
     "counters": "counters",
+    "surprise": "surprise",
     "learner's generator": "learner's generator",
     "python's generator": "python's",
     "numpy's generator": "numpy's",

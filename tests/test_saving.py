@@ -22,7 +22,7 @@ PACKAGE = Path(motorbabble.__file__).parent
 
 
 def test_the_file_names_in_the_document_are_those_of_a_real_checkpoint(tmp_path):
-    ended(Kind(dot, latent=True, steps=2).learn(tmp_path))
+    ended(Kind(dot, model="latent", steps=2).learn(tmp_path))
     document = (PACKAGE.parent / "docs" / "checkpoint-format.md").read_text()
     told = re.search(r"```\n(.*?)```", document, re.DOTALL)
     assert told

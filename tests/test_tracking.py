@@ -15,10 +15,11 @@ from events import SPACE, a_step, a_study
 from recordings import recorded
 from rich.console import Console
 
-from motorbabble.agents import AutoencoderLatentPredictorWorldModel, learn
+from motorbabble.agents import learn
 from motorbabble.commands.train import train
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import ActionSpace, Channel, Study
+from motorbabble.faces import AutoencoderLatentPredictorWorldModel
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
 from motorbabble.tracking import JsonlTracker, Terminal, Tracking, TrackingConfig, metrics_of, sparkline
 from motorbabble.tracking.metrics import NAMES, Meter

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from counting import Counting, read
-from several_processes import learned
+from several_processes import CANVAS_UPDATES, learned
+from test_canvas import small as small_canvas
 from test_latent import SMALL, small
 from test_windows import counts, recorded
 
@@ -62,6 +63,14 @@ def test_two_processes_learn_what_one_learns(two_processes):
     # is with the ensemble's weights to units that are hardly ever on.
     away = np.abs(np.array(first[1]) - weights)
     assert np.mean(away > 1e-5) < 4e-3 and away.max() < 2e-3
+
+
+def test_two_processes_learn_on_canvases_what_one_learns(two_processes):
+    """Its updates differ in what is hidden, and so in the weights they go through."""
+    one, _ = learned(CANVAS_UPDATES, make=small_canvas)
+    first, second = (process["canvas"] for process in two_processes)
+    assert len({frozenset(losses) for losses in one}) > 1, "more than one kind of update was met"
+    assert apart(first[0], one) < 1e-5 and first == second
 
 
 @pytest.mark.parametrize("fault", ["own chance", "own normalisers"])

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from motorbabble.analysis.attention import Look, attention_numbers, look
+from motorbabble.analysis.canvas import Canvases, canvases_of
 from motorbabble.analysis.counterfactuals import counterfactual_numbers
 from motorbabble.analysis.curiosity import uncertainty_numbers
 from motorbabble.analysis.floors import Shift, floors_of, mean_frame
@@ -62,6 +63,7 @@ class Card:
     scenes: Sequence[Scene] = ()
     films: Sequence[Film] = ()
     looks: Sequence[Look] = ()
+    canvases: Sequence[Canvases] = ()
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ class Card:
         return sentences_of(self.numbers)
 
     def to_html(self) -> str:
-        return page(self.name, self.numbers, self.sentences(), self.scenes, self.films, self.looks)
+        return page(self.name, self.numbers, self.sentences(), self.scenes, self.films, self.looks, self.canvases)
 
     def save(self, folder: str | Path) -> Path:
         """Write card.json and card.html there, each whole or not at all; returns the page's path."""
@@ -132,6 +134,7 @@ def make_card(
         scenes = [_scene(imagine, trial, action_space, candidates) for trial in telling]
         films = _films(imagine, journeys)
         looks = [found for trial in telling if trial.moved and (found := look(world_model, trial))][:_LOOKS]
+        canvases = canvases_of(world_model, telling, action_space)
     numbers = {
         "format": FORMAT,
         "name": name,
@@ -150,7 +153,7 @@ def make_card(
         "uncertainty": uncertainty,
         "curve": [[float(seconds), int(steps), None if value is None or not np.isfinite(value) else float(value)] for seconds, steps, value in curve],
     }
-    return Card(name, numbers, scenes, films, looks)
+    return Card(name, numbers, scenes, films, looks, canvases)
 
 
 @contextmanager

@@ -21,12 +21,12 @@ def section(title: str, note: str, body: str) -> str:
     return f"<section><h2>{title}</h2><p class=quiet>{note}</p>{body}</section>"
 
 
-def image_of(image: np.ndarray, words: str) -> str:
-    return f'<img src="{data_uri(png_bytes(fit(image, 224)))}" alt="{escape(words)}">'
+def image_of(image: np.ndarray, words: str, side: int = 224) -> str:
+    return f'<img src="{data_uri(png_bytes(fit(image, side)))}" alt="{escape(words)}">'
 
 
-def picture(image: np.ndarray, text: str, words: str, kind: str = "") -> str:
-    return f'<figure class="{kind}">{image_of(image, text)}<figcaption><b>{escape(text)}</b>{words}</figcaption></figure>'
+def picture(image: np.ndarray, text: str, words: str, kind: str = "", side: int = 224) -> str:
+    return f'<figure class="{kind}">{image_of(image, text, side)}<figcaption><b>{escape(text)}</b>{words}</figcaption></figure>'
 
 
 def table(scores: Mapping[str, Mapping], rows: Sequence[Row]) -> str:
@@ -74,6 +74,7 @@ h1{margin:.3rem 0;font-size:1.6rem}h2{margin:2.2rem 0 .3rem;font-size:1.25rem}
 .quiet{color:var(--quiet);font-size:.9rem;margin:.2rem 0 .8rem}
 .scenes{display:grid;gap:.3rem 1.5rem}.few{grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
 .scene{display:grid;grid-template-columns:repeat(auto-fit,minmax(4.6rem,1fr));gap:.4rem;margin-top:1rem}
+.canvases{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:.4rem;margin-top:1rem}.canvases figure{max-width:none}
 figure{margin:0;max-width:10rem;padding:4px;border:2px solid var(--line);border-radius:6px}
 figure.taken{border-color:var(--mark)}figure.truth{border-style:dashed;border-color:var(--ink)}
 figure img,.film img{width:100%;display:block;image-rendering:pixelated}

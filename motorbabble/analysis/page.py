@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from motorbabble.analysis.attention import Look, attention_section
+from motorbabble.analysis.canvas import Canvases, canvas_section
 from motorbabble.analysis.counterfactuals import counterfactual_section
 from motorbabble.analysis.curiosity import uncertainty_section
 from motorbabble.analysis.html import COLUMNS, STYLE, get, image_of, numbers_of, picture, plot, section, table, times
@@ -41,7 +42,13 @@ class Film:
 
 
 def page(
-    name: str, numbers: Mapping[str, Any], sentences: Sequence[str], scenes: Sequence[Scene], films: Sequence[Film], looks: Sequence[Look] = ()
+    name: str,
+    numbers: Mapping[str, Any],
+    sentences: Sequence[str],
+    scenes: Sequence[Scene],
+    films: Sequence[Film],
+    looks: Sequence[Look] = (),
+    canvases: Sequence[Canvases] = (),
 ) -> str:
     """The whole page as text; `numbers` as in docs/card.md."""
     title = escape(name or "World-model card")
@@ -52,6 +59,7 @@ def page(
         f"<p class=quiet>Tested on {trials} moments; something moved in {moved}, nothing in {trials - moved}. "
         f"It had lived {numbers['lived_steps']} steps before.</p>",
         section("Now, every action imagined, and what happened", _SCENES_NOTE, _scenes(scenes)) if scenes else "",
+        canvas_section(canvases),
         section("Numbers, with four floors beside them", _FLOORS_NOTE.format(shifts=_shifts(numbers)), _table(numbers)),
         _learning(numbers),
         section("Imagining ahead, blindly", _FILM_NOTE, "".join(map(_film, films)) + _horizon(numbers)) if films else "",

@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from motorbabble.analysis.canvas import SIDE, canvas_of, drawn, reconstructed_canvas, with_frame, words_of
 from motorbabble.analysis.card import thinking
-from motorbabble.experience import Action, ActionSpace, Choice, Ending, Event, Situation, Step
-from motorbabble.figures import Tile, sheet
+from motorbabble.experience import Action, ActionSpace, Choice, Ending, Event, Situation, Step, Window
+from motorbabble.figures import Tile, sheet, to_uint8
 from motorbabble.world_models.base import WorldModel
+from motorbabble.world_models.canvas import CanvasWorldModel
 
 MOST = 12  # actions drawn at once
+_CANVASES = 4  # actions drawn on canvases of their own
 LEAST_RANGE = 0.1  # nats: actions that differ by less are about equally uncertain, and their borders look it
 
 
@@ -57,6 +60,8 @@ class View:
         self.choice: Choice | None = None
         self.last: Outcome | None = None  # of the action that led here; None where an episode begins or nothing was imagined
         self._foreseen: Prediction | None = None
+        self._left: tuple[Situation, np.ndarray] | None = None  # the moment before, and the encoded action that was done in it
+        self._lived: Window | None = None  # that moment's window and the newest frame: a canvas with nothing left to predict
 
     def watch(self, event: Event, situation: Situation) -> None:
         """`situation` is the one the event came from, its window ending in the event's frame."""
@@ -64,12 +69,16 @@ class View:
             situation = replace(situation, step=event.index, episode=event.observation.episode)
             self.consider(situation, event.choice)
             self._foresee(situation, event.executed)
+            self._left = (situation, situation.action_space.encode(event.executed))
         elif isinstance(event, Ending):
             self._foreseen = None
 
     def consider(self, situation: Situation, choice: Choice | None = None) -> None:
         """The newest moment, and what was chosen, or is proposed, in it."""
-        self.situation, self.choice, self.last = situation, choice, None
+        self.situation, self.choice, self.last, self._lived = situation, choice, None, None
+        before = self._left
+        if before and (before[0].step + 1, before[0].episode) == (situation.step, situation.episode):
+            self._lived = with_frame(before[0].window, situation.window.images[-1], before[1])
         model, seen = situation.world_model, self._foreseen
         if model and seen and (seen.step + 1, seen.episode) == (situation.step, situation.episode):
             frame = model.at_the_door(situation.window.images[-1])
@@ -85,6 +94,8 @@ class View:
             return sheet([("", [Tile(situation.window.images[-1], "now")])], title, side=2 * self.side)
         with thinking(model):
             groups = [("What it sees", self._seen(situation, model)), self._imagined(situation, model)]
+            if isinstance(model, CanvasWorldModel) and (tiles := self._on_canvas(situation, model)):
+                groups.append(("On the canvas: each bar is an action, in its colour and in words", tiles))
         return sheet(groups, title, side=self.side)
 
     def training_picture(self, situation: Situation, note: str = "") -> np.ndarray:
@@ -141,6 +152,26 @@ class View:
             tiles.append(Tile(_array(image), space.label(action) + mark, f"{unsure:.2f} nats{word}", float((unsure - nats.min()) / spread)))
         more = f"; {left_out} more actions are not drawn" if left_out else ""
         return f"What it imagines for each action: the wider and darker the border, the less sure{more}", tiles
+
+    def _on_canvas(self, situation: Situation, model: CanvasWorldModel) -> list[Tile]:
+        """What it is trained on, its reconstruction, and what it is asked for every action; as soon as enough was lived."""
+        space, count, tiles = situation.action_space, model.config.canvas_history_size, []
+        if self._lived is not None and len(self._lived) == count:
+            words = words_of(space, self._lived.actions)
+            hidden = drawn(model, canvas_of(model, self._lived), words, hidden=True)
+            painted = drawn(model, reconstructed_canvas(model, self._lived), words)
+            tiles = [Tile(hidden, "what it is trained on", side=SIDE), Tile(painted, "its reconstruction", side=SIDE)]
+        if len(situation.window) < model.history:
+            return tiles
+        actions, _ = shown_actions(space, self.choice.action if self.choice else None, self.choice.scores if self.choice else {}, _CANVASES)
+        encoded = np.stack([space.encode(action) for action in actions])
+        images = model.imagine(situation.window, encoded[:, None]).images
+        assert images is not None
+        for action, code, image in zip(actions, encoded, images[:, 0], strict=True):
+            asked = with_frame(situation.window.last(model.history), to_uint8(_array(image)), code, model)
+            canvas = drawn(model, canvas_of(model, asked), words_of(space, asked.actions), "next")
+            tiles.append(Tile(canvas, f"if {space.label(action)}", side=SIDE))
+        return tiles
 
 
 def reconstruction(situation: Situation) -> tuple[np.ndarray, float]:

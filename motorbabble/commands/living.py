@@ -24,7 +24,7 @@ from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.state import flat, model_from
 from motorbabble.life import live
 from motorbabble.memory import MemoryConfig
-from motorbabble.recipes import RECIPES, KeepConfig, LatentRecipe, RunnerRecipe, Tracked, robot_from
+from motorbabble.recipes import RECIPES, KeepConfig, LearningRecipe, RunnerRecipe, Tracked, robot_from
 from motorbabble.recording.shelf import find_sessions
 from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.interface import RobotInterface
@@ -57,6 +57,7 @@ class Replay:
     patience: int = 3  # rounds of a loop that bring nothing before it ends; 0: only Ctrl+C ends it
     name: str = ""  # of the checkpoint to go on with; empty: the newest of this robot type
     fresh: bool = False  # begin anew; what was saved under this name is put aside, not deleted
+    model: Literal["latent", "canvas"] = "latent"  # kind of a new model
     preset: Literal["tiny", "base", "large"] = "tiny"  # size of a new model
     learner: LearnerConfig = ONLINE
     keep: KeepConfig = field(default_factory=KeepConfig)
@@ -91,7 +92,7 @@ class Plateau:
 def demo(arguments: Sequence[str]) -> None:
     chosen: Demo = parse(Demo(), arguments, "babble demo")
     recipe = RECIPES["toroidal_dot_latent" if chosen.world == "dot" else "bodies_latent"]
-    assert isinstance(recipe, LatentRecipe)
+    assert isinstance(recipe, LearningRecipe)
     settings: dict[str, Any] = {name: getattr(chosen, name) for name in ("seed", "steps", "seconds", "exam_steps", "out")}
     if chosen.world == "bodies":
         settings["robot"] = BodiesConfig(seed=chosen.seed)
@@ -100,7 +101,7 @@ def demo(arguments: Sequence[str]) -> None:
 
 def run(name: str, flags: Sequence[str]) -> None:
     recipe = parse(RECIPES[name], flags, f"babble run {name}")
-    if isinstance(recipe, LatentRecipe):
+    if isinstance(recipe, LearningRecipe):
         _learn(name, recipe)
     else:
         _act(name, recipe)
@@ -125,7 +126,7 @@ def replay(arguments: Sequence[str]) -> None:
         _put_aside(memory, chosen.fresh, console)
         run = learn(
             robot,
-            model_from(memory.checkpoint_dir, robot.robot_type, robot.action_space) or "latent",
+            model_from(memory.checkpoint_dir, robot.robot_type, robot.action_space) or chosen.model,
             create_recorded_action_selector(robot),
             steps=None,
             seed=chosen.seed,
@@ -161,7 +162,7 @@ def replay(arguments: Sequence[str]) -> None:
             _show(card, folder, console)
 
 
-def _learn(name: str, recipe: LatentRecipe, keeps: bool = True) -> None:
+def _learn(name: str, recipe: LearningRecipe, keeps: bool = True) -> None:
     """Live with a panel to watch, then a card. After Ctrl+C no exam is lived, since that would move the robot again."""
     console = Console()
     with _stopping() as (stop, interrupted), robot_from(recipe.robot, recipe.seed) as robot:
@@ -169,7 +170,8 @@ def _learn(name: str, recipe: LatentRecipe, keeps: bool = True) -> None:
         _put_aside(memory, recipe.fresh, console)
         run = learn(
             robot,
-            selector=recipe.select(),
+            recipe.model.kind,
+            recipe.select(),
             steps=recipe.steps,
             seconds=recipe.seconds,
             seed=recipe.seed,

@@ -7,7 +7,7 @@ and only the first of them speaks and saves; a training is a checkpoint like any
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from motorbabble.learning.training import Score, Trained, Training, Validated
     from motorbabble.learning.windows import SessionWindows
+    from motorbabble.world_models.kinds import Kind
 
 SAVE_UPDATES, SAVE_SECONDS = 500, 60.0
+OF_ONE_KIND = {"latent": ("autoencoder_type", "predictor_type"), "canvas": ("canvas_history_size", "separator_width")}
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ class Train:
     steps: int = 2000  # updates, at most
     until_skill: float | None = None  # stop when skill on held-out windows reaches this; 1: perfect, 0: "nothing changes"
     name: str = "offline"  # of the checkpoint
+    model: Literal["latent", "canvas"] = "latent"  # what predicts in latents, or paints the next frame beside the last ones
     preset: Literal["tiny", "base", "large"] = "tiny"  # size of the model
-    autoencoder_type: Literal["vit", "cnn"] = "vit"  # what sees: a masked transformer, or convolutions
-    predictor_type: Literal["transformer", "lstm"] = "transformer"  # what predicts
+    autoencoder_type: Literal["vit", "cnn"] = "vit"  # of a latent model, what sees: a masked transformer, or convolutions
+    predictor_type: Literal["transformer", "lstm"] = "transformer"  # of a latent model, what predicts
+    canvas_history_size: int = 3  # of a canvas model: frames side by side, the next one included
+    separator_width: int = 16  # of a canvas model: pixels of the bar between two frames; a multiple of the patch
     image_size: tuple[int, int] | None = None  # height and width that the model sees; frames are resized to it. None: as recorded
     patch_size: int = 16  # pixels; must divide the height and width that the model sees
     devices: int = 1  # processes that learn together, each on a device of its own where there are several
@@ -87,6 +92,10 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], Train]:
     if settings.devices < 1 or settings.steps < 1 or settings.seed < 0:
         raise ConfigurationError(f"{settings.devices} devices, {settings.steps} steps and seed {settings.seed} cannot work; give positive numbers")
     check_name(settings.name)
+    for kind, names in OF_ONE_KIND.items():
+        for name in names:
+            if kind != settings.model and getattr(settings, name) != getattr(Train, name):
+                raise ConfigurationError(f"{name} is a setting of a {kind} model, this one is {settings.model}; leave it out, or give --model {kind}")
     if settings.batch_size % settings.devices:
         raise ConfigurationError(f"a batch of {settings.batch_size} windows cannot be shared evenly by {settings.devices} devices; give a multiple")
     return words, settings
@@ -99,7 +108,6 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     from motorbabble.learning.learner import Learner
     from motorbabble.learning.training import Training, scored
     from motorbabble.world_models.base import this_process
-    from motorbabble.world_models.latent import PRESETS, LatentWorldModel
 
     first = this_process()[0] == 0
     console = Console(quiet=not first, highlight=False)
@@ -107,11 +115,8 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     held_names = sorted({part.reader.name for part in validation.parts})
     console.print(f"{said}.")
     torch.manual_seed(settings.seed)
-    preset = PRESETS[settings.preset]
-    autoencoder = replace(preset.autoencoder, patch_size=settings.patch_size, autoencoder_type=settings.autoencoder_type)
-    predictor = replace(preset.predictor, predictor_type=settings.predictor_type)
-    config = replace(preset, autoencoder=autoencoder, predictor=predictor, image_size=settings.image_size)
-    model = LatentWorldModel(windows.image_shape, windows.action_space.size, config).to(device)
+    kind, config = _model(settings)
+    model = kind.make(windows.image_shape, windows.action_space.size, config).to(device)
     learner = Learner(model, _learner_config(settings), settings.seed)
     held_out = validation.spread(settings.validation_windows)
     training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop, held_names)
@@ -127,14 +132,23 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
         console.print(sentence)
 
 
+def _model(settings: Train) -> "tuple[Kind, Any]":
+    """Its kind, and its config."""
+    from motorbabble.world_models.kinds import preset_of, with_settings
+
+    kind, preset = preset_of(settings.model, settings.preset)
+    names = ("image_size", "patch_size", *OF_ONE_KIND[settings.model])
+    return kind, with_settings(preset, {name: getattr(settings, name) for name in names})
+
+
 def _windows(names: Sequence[str], settings: Train) -> "tuple[SessionWindows, SessionWindows, str]":
     """Windows to learn from, windows held out, and a sentence about both."""
     from motorbabble.learning.windows import SessionWindows, hold_out
     from motorbabble.recording.reader import RecordingReader
     from motorbabble.recording.shelf import find_sessions
-    from motorbabble.world_models.latent import PRESETS
 
-    length = PRESETS[settings.preset].prediction_history_size + 1
+    kind, config = _model(settings)
+    length = kind.history(config) + 1
     readers = [RecordingReader(folder) for folder in find_sessions(names, settings.sessions)]
     before = {} if settings.fresh else _before(settings.checkpoints / readers[0].robot_type / settings.name)
     learned, held, said = hold_out(readers, length, **before)

@@ -19,6 +19,7 @@ from motorbabble.models.predictor import ACTION_PARTS, ActionConditionedPredicto
 from motorbabble.world_models.base import WorldModel
 
 _SUBLAYERS = {"attn": "self_attn", "mlp.fc1": "linear1", "mlp.fc2": "linear2"}  # the mission's names for ours
+_STACKS = {"predictor.blocks": "transformer_layer", "autoencoder.blocks": "encoder_layer", "autoencoder.decoder_blocks": "decoder_layer"}
 
 
 class Gauge:
@@ -50,12 +51,16 @@ class Gauge:
 
 
 def layers_of(model: WorldModel) -> dict[str, list[nn.Parameter]]:
-    """The model's weights by metric name: the predictor's blocks sublayer by sublayer, its other parts and the model's one by one, then levels."""
+    """The model's weights by metric name: the predictor's blocks sublayer by sublayer, its other parts and the model's one by one, then levels.
+
+    A model without a predictor predicts with its autoencoder, which is then the part that is looked into.
+    """
+    predicts = "predictor" if isinstance(getattr(model, "predictor", None), nn.Module) else "autoencoder"
     layers: dict[str, list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             level = model.level_of(name)
-            layers.setdefault(f"level_{level}" if level else _layer(name), []).append(weight)
+            layers.setdefault(f"level_{level}" if level else _layer(name, predicts), []).append(weight)
     return layers
 
 
@@ -68,18 +73,19 @@ def action_ratio(predictor: ActionConditionedPredictor) -> float:
     return float((action / whole.clamp(min=1e-30)).sqrt())
 
 
-def _layer(name: str) -> str:
+def _layer(name: str, predicts: str) -> str:
     """predictor.blocks.0.attn.qkv.weight -> transformer/transformer_layer_0_self_attn; predictor.head.bias -> head; mover.x.weight -> mover."""
     part, _, rest = name.partition(".")
-    if part != "predictor":
+    if part != predicts:
         return part
     inner, _, below = rest.partition(".")
-    if inner != "blocks":
+    stack = _STACKS.get(f"{part}.{inner}")
+    if stack is None:
         return inner if below else part
     number, _, within = below.partition(".")
     module = within.rpartition(".")[0]
     sublayer = next((theirs for ours, theirs in _SUBLAYERS.items() if module == ours or module.startswith(f"{ours}.")), module.replace(".", "_"))
-    return f"transformer/transformer_layer_{number}_{sublayer}"
+    return f"transformer/{stack}_{number}_{sublayer}"
 
 
 def _gradient(weight: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 Decisions: every robot step is followed by at least one update on the newest window and replayed ones; all
 frames of a window are shifted by the same random distance, which shows a thing at places where it never was
 without changing what an action does; acting and scoring use an average of the weights, which is steadier than
-any one of them; one optimiser holds every parameter once. All chance comes from the learner's own generator, so with
-the gate's clock switched off (max_seconds=inf) and the same number of threads it repeats exactly. Where torch.distributed
+any one of them; one optimiser holds every parameter once. While surprised (surprise.py) all windows but one are recent, the average
+follows sooner, and a step is followed by twice as many updates, where the gate's budget allows it. All chance comes from the learner's
+own generator, so with the gate's clock switched off (max_seconds=inf) and the same number of threads it repeats exactly. Where torch.distributed
 is initialised every process draws the numbers of the whole batch and keeps its share, so several see what one would see.
 
 Levels of prediction above single actions are created and retired here, as levels.py counts, and learn in the same gradient steps.
 
-What it is between two updates: trained weights, averaged weights, optimizer, levels, updates, samples, seconds, rng (and replay).
+What it is between two updates: trained weights, averaged weights, optimizer, levels, surprise, updates, samples, seconds, rng (and replay).
 """
 
 import copy
@@ -30,6 +31,7 @@ from motorbabble.learning.gauges import Gauge
 from motorbabble.learning.levels import Levels, LevelsConfig
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
+from motorbabble.learning.surprise import Surprise, SurpriseConfig
 from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
 
 
@@ -46,6 +48,7 @@ class LearnerConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     levels: LevelsConfig = field(default_factory=LevelsConfig)
+    surprise: SurpriseConfig = field(default_factory=SurpriseConfig)
 
     def __post_init__(self):
         if self.batch_size < 1 or self.updates_per_step < 1:
@@ -79,7 +82,7 @@ class Learner:
         self.trained = world_model
         self._losses = _Losses(world_model)
         if this_process()[1] > 1:  # from here on every process has the first one's weights, whatever it was seeded with
-            self._losses = DistributedDataParallel(self._losses)
+            self._losses = DistributedDataParallel(self._losses, find_unused_parameters=not world_model.uses_all_weights)
         self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
         self.replay = Replay(config.replay)
         self.holds_out, self.held_out = holds_out, False  # the rule, and what it said of the newest moment
@@ -93,6 +96,7 @@ class Learner:
         self.levels = Levels(config.levels)
         for _ in world_model.spans[1:]:
             self.levels.grown()
+        self.surprise = Surprise(config.surprise)
         self.updates, self.samples, self.seconds = 0, 0, 0.0
 
     def remember(self, observation: Observation, led: np.ndarray | None) -> None:
@@ -105,7 +109,8 @@ class Learner:
 
     def study(self) -> Iterator[Study]:
         """Gradient steps until the gate opens; yields a Study after each. Nothing while there is no transition to learn from."""
-        gate = QualityGate(self.config.gate, self.config.updates_per_step)
+        usual, most = self.config.updates_per_step, self.config.gate.max_updates
+        gate = QualityGate(self.config.gate, max(usual, min(2 * usual, most)) if self.surprise.felt else usual)
         began, outcome = time.monotonic(), "learning"
         foreseen = self._foreseen()
         while outcome == "learning":
@@ -113,6 +118,7 @@ class Learner:
             if not windows:
                 return
             losses = self.update(windows, fresh and gate.updates == 0, long=self._long())  # a second look at the newest window is no longer fresh
+            self.surprise.meet(losses)
             losses, foreseen = losses | foreseen, {}
             notes = self._adjust_levels(losses)
             outcome = gate.judge(losses["total"], losses.get("reconstruction_skill", 1.0), time.monotonic() - began)
@@ -123,7 +129,7 @@ class Learner:
         length = self.trained.history + 1  # one frame more than the history gives every place in it a target
         newest = self.replay.newest(length)
         fresh = newest is not None and len(newest) == length
-        drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng)
+        drawn = self.replay.sample(self.config.batch_size - fresh, length, self.rng, self.surprise.config.span if self.surprise.felt else None)
         if not drawn and not fresh:  # early life: learn from whatever run there is
             length = len(newest) if newest is not None else 0
             fresh = length > 1
@@ -164,8 +170,8 @@ class Learner:
             self.optimizer.step()
             self._average()
             values |= gauge.read() if gauge else {}
-        if not fresh:  # the first window's error says what it would predict unseen only where it is unseen
-            values = {name: value for name, value in values.items() if not name.startswith("fresh_")}
+        if not fresh:  # the first window's error says what it would predict unseen only where it is unseen; the last one's is compared with it
+            values = {name: value for name, value in values.items() if not name.startswith(("fresh_", "remembered_"))}
         self.updates += 1
         self.samples += len(windows) * this_process()[1]
         self.seconds += time.monotonic() - began
@@ -253,10 +259,11 @@ class Learner:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Weights averaged over the last 1 / (1 - decay) updates; over fewer of them early, when all are fresh."""
+        """Weights averaged over the last 1 / (1 - decay) updates; over fewer of them early, when all are fresh, and while surprised."""
         if self.world_model is self.trained:
             return
-        keep = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.config.ema_decay, self.surprise.config.ema_decay) if self.surprise.felt else self.config.ema_decay
+        keep = min(decay, (1 + self.updates) / (10 + self.updates))
         for averaged, trained in zip(self.world_model.parameters(), self.trained.parameters(), strict=True):
             averaged.lerp_(trained, 1 - keep)
 

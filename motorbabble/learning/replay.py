@@ -82,15 +82,20 @@ class Replay:
         """Frames in the longest unbroken run that is remembered."""
         return max(self._runs, default=0)
 
-    def sample(self, count: int, length: int, rng: np.random.Generator) -> list[Window]:
-        """`count` windows of `length` frames, drawn with replacement; fewer than asked (none) when no run is that long."""
+    def sample(self, count: int, length: int, rng: np.random.Generator, newest: int | None = None) -> list[Window]:
+        """`count` windows of `length` frames, drawn with replacement; fewer than asked (none) when no run is that long.
+
+        With `newest` all but the last of them are drawn from so many newest frames, and the last from all there are.
+        """
         ends = np.flatnonzero(np.asarray(self._runs) >= length)
         if not len(ends):
             return []
-        recent = ends[ends >= len(self) - self.config.recent_span]
+        recent = ends[ends >= len(self) - (newest or self.config.recent_span)]
         changed = np.asarray(self._changed)
         moved, recent_moved = ends[changed[ends]], recent[changed[recent]]
         late, lively = rng.random(count) < self.config.recent_share, rng.random(count) < self.config.moved_share
+        if newest:
+            late = np.arange(count) < count - 1
         fallback = {True: (recent, ends), False: (ends,)}  # where nothing recent, or nothing at all, has moved
         wanted = [
             ((recent_moved if now else moved, moved, *fallback[now]) if changes else fallback[now])

@@ -21,10 +21,9 @@ from motorbabble.learning.checkpoint import Checkpoints, check_actions
 from motorbabble.learning.learner import Learner
 from motorbabble.learning.levels import MOST_LEVELS
 from motorbabble.world_models.base import WorldModel
-from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
+from motorbabble.world_models.kinds import CLASSES
 
 Tensors = dict[str, dict[str, Tensor]]
-MODELS = {"LatentWorldModel": (LatentWorldModel, AutoencoderLatentPredictorWorldModelConfig())}
 TRAINED, AVERAGED = "trained/", "averaged/"
 
 
@@ -54,10 +53,10 @@ def model_from(folder: Path | None, robot_type: str, space: ActionSpace) -> Worl
     manifest = Checkpoints(folder).manifest(loaded.generation)
     check_actions(manifest, robot_type, space)
     told = manifest["architecture"]
-    if told["model"] not in MODELS:
-        raise CheckpointMismatch(f"{folder} holds a {told['model']}, this program knows {', '.join(MODELS)}; load it with the program that made it")
-    kind, settings = MODELS[told["model"]]
-    return kind(tuple(told["image_shape"]), told["action_size"], configured(settings, told))
+    if told["model"] not in CLASSES:
+        raise CheckpointMismatch(f"{folder} holds a {told['model']}, this program knows {', '.join(CLASSES)}; load it with the program that made it")
+    kind = CLASSES[told["model"]]
+    return kind.make(tuple(told["image_shape"]), told["action_size"], configured(kind.settings, told))
 
 
 def configured(config: Any, told: Mapping[str, Any], prefix: str = "") -> Any:

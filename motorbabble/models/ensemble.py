@@ -21,6 +21,8 @@ from motorbabble.models.autoencoder import cosine_basis
 SCALE = 0.1  # of full brightness: the size of a usual mistake in a patch's pattern, and of what the priors say
 VARIANCE_FLOOR = 1e-6  # of full brightness, squared
 LEAST_ERROR = 1e-5  # mean squared; smaller mistakes count as this one
+WEIGHT = 0.01  # of their loss in a total. Heads learn from nothing else, so Adam does not mind; but in the norm that all gradients are
+# clipped by, the large ones of heads in a new world would hold back whatever else is learned there
 
 
 class EnsembleHeads(nn.Module):

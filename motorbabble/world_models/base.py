@@ -111,6 +111,7 @@ class WorldModel(nn.Module, ABC):
     action_size: int  # C of ActionSpace.size
     history: int  # how many newest frames it looks at
     can_grow: bool = False  # whether it can have levels above 0
+    uses_all_weights: bool = True  # in every update; several processes that learn together must know, or they wait for gradients that never come
     teaching: frozenset[str] = frozenset()  # fields of its `config` that say how it is taught, not what it computes; a checkpoint may change them
 
     @abstractmethod
@@ -131,7 +132,8 @@ class WorldModel(nn.Module, ABC):
 
         Whatever it is divided by goes through `over_processes`, so that the mean of all processes' losses is that of their whole batch.
         A part "reconstruction_skill" (1 - error / error of the mean frame) lets the gate open early; "fresh_error" and
-        "fresh_copy_error" (MSE of the last transition of the first window, and copy-last's) draw the learning curve.
+        "fresh_copy_error" (MSE of the last transition of the first window, and copy-last's) draw the learning curve;
+        "remembered_error" and "remembered_copy_error" (those of the last window) let a learner be surprised.
         """
 
     @property

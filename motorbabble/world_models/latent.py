@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.ensemble import EnsembleHeads
+from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.kinds import make_autoencoder, make_predictor
 from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
@@ -213,7 +213,7 @@ class LatentWorldModel(WorldModel):
             decoded = vit.decode(latents[:, -2])[:, None]
         holds = self._differs(patches[:, -1:], vit.patchify(batch.background)[:, None])
         losses, _ = self._transition_losses(rung, replace(batch, actions=actions), patches, latents, decoded, holds, 1)
-        total = self.config.pred_patch_w * losses["patch"] + self.config.pred_latent_w * losses["latent"] + losses["ensemble"]
+        total = self.config.pred_patch_w * losses["patch"] + self.config.pred_latent_w * losses["latent"] + WEIGHT * losses["ensemble"]
         return {"total": total, **losses}
 
     # Parts
@@ -230,14 +230,15 @@ class LatentWorldModel(WorldModel):
         count = patches.shape[1] - 1
         found, shown = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
         losses |= found
-        with torch.no_grad():  # unweighted; the newest transition of the first window, which the learner makes the newest of all
-            losses["fresh_error"] = (shown[0, -1] - patches[0, -1]).square().mean()
-            losses["fresh_copy_error"] = (patches[0, -2] - patches[0, -1]).square().mean()
+        with torch.no_grad():  # unweighted; the newest transitions of the first window, which the learner makes the newest of all, and of the last
+            for name, window in ("fresh", 0), ("remembered", -1):
+                losses[f"{name}_error"] = (shown[window, -1] - patches[window, -1]).square().mean()
+                losses[f"{name}_copy_error"] = (patches[window, -2] - patches[window, -1]).square().mean()
             losses |= _quality(shown, patches[:, :-1], patches[:, 1:])
         losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), batch.actions.flatten(0, 1))
         capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
         weighted = config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"]
-        return weighted + config.pred_action_w * capped + losses["ensemble"]
+        return weighted + config.pred_action_w * capped + WEIGHT * losses["ensemble"]
 
     def _transition_losses(
         self, rung: Rung, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, count: int

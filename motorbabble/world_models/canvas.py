@@ -1,0 +1,248 @@
+"""CanvasWorldModel: the next frame is painted into the empty slot of a canvas of past frames.
+
+Decisions, each against a way this is known to fail:
+- training hides what predicting hides: mostly whole slots, sometimes most of one, sometimes patches anywhere;
+- the loss lies on hidden patches, half its weight on informative ones (they change, or differ from the background), and is divided by
+  what copy-last (for patches anywhere: the mean frame) would score: an absolute threshold is passed by an empty picture;
+- predictions start at copy-last: what is painted is added to the frame before, and a mover carries its pixels along (`moved_layers`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Window
+from motorbabble.models.autoencoder import AutoencoderConfig
+from motorbabble.models.canvas import Context, Painted, TargetedMAE, separator_color
+from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
+from motorbabble.models.mover import Mover
+from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
+
+
+@dataclass(frozen=True)
+class AutoencoderConcatPredictorWorldModelConfig:
+    autoencoder: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(decoder_depth=2))
+    image_size: tuple[int, int] | None = None  # height, width: frames of any size are resized to it at the door; None: only image_shape enters
+    canvas_history_size: int = 3  # frames side by side, the next one included
+    separator_width: int = 16  # pixels of a bar; a multiple of the patch
+    residual: bool = True  # the empty slot starts as the frame before it
+    action_token: bool = True  # the action enters beside its colour
+    moved_layers: int = 3  # layers of the last frame that may be moved; 0: it only paints
+    ensemble_heads: int = 5
+    slot_share: float = 0.7  # of updates that hide whole slots, each behind the frames before it ...
+    part_share: float = 0.15  # ... and of those that hide half of a slot or more; the rest hide patches anywhere
+    mask_ratio_min: float = 0.3  # of patches anywhere
+    mask_ratio_max: float = 0.85
+    visible_w: float = 0.2  # weight of patches that were seen, so that what it sees can be shown
+    informative_threshold: float = 0.05  # of full brightness: a patch with a larger change, or difference from the background
+
+    def __post_init__(self):
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ConfigurationError(f"image_size is {self.image_size}; give a height and a width in pixels, or None for the robot's own")
+        if self.autoencoder.autoencoder_type != "vit":
+            raise ConfigurationError(f"autoencoder_type is {self.autoencoder.autoencoder_type}; on a canvas only a vit can leave hidden patches out, so give vit")
+        if self.canvas_history_size < 2:
+            raise ConfigurationError(f"canvas_history_size is {self.canvas_history_size}; a canvas needs at least 2 frames, one of them the next")
+        if self.ensemble_heads < 2:
+            raise ConfigurationError(f"ensemble_heads is {self.ensemble_heads}; disagreement needs at least 2")
+        if self.moved_layers < 0 or not self.visible_w >= 0:
+            raise ConfigurationError(f"moved_layers is {self.moved_layers} and visible_w {self.visible_w}; give 0 or more")
+        if not (self.slot_share > 0 and self.part_share >= 0 and self.slot_share + self.part_share <= 1):
+            raise ConfigurationError(f"slot_share {self.slot_share} and part_share {self.part_share} are shares; keep slot_share > 0, their sum <= 1")
+        if not 0 <= self.mask_ratio_min <= self.mask_ratio_max < 1:
+            raise ConfigurationError(f"mask ratios run from {self.mask_ratio_min} to {self.mask_ratio_max}; keep 0 <= min <= max < 1")
+
+
+CANVAS_PRESETS = {
+    "tiny": AutoencoderConcatPredictorWorldModelConfig(AutoencoderConfig(width=128, depth=2, decoder_width=128, decoder_depth=2)),
+    "base": AutoencoderConcatPredictorWorldModelConfig(),
+    "large": AutoencoderConcatPredictorWorldModelConfig(
+        AutoencoderConfig(width=512, depth=12, heads=8, decoder_width=512, decoder_depth=8),
+    ),
+}
+
+
+class CanvasWorldModel(WorldModel):
+    """The mission's autoencoder-on-a-canvas world model, for frames of `image_shape` (height, width)."""
+
+    uses_all_weights = False  # what paints slots rests where patches anywhere are hidden
+    teaching = frozenset(
+        {"slot_share", "part_share", "mask_ratio_min", "mask_ratio_max", "visible_w", "informative_threshold"},
+    )
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int],
+        action_size: int,
+        config: AutoencoderConcatPredictorWorldModelConfig = CANVAS_PRESETS["tiny"],
+    ):
+        super().__init__()
+        image_shape = config.image_size or image_shape
+        self.image_shape, self.action_size, self.config = image_shape, action_size, config
+        self.has_door = config.image_size is not None
+        self.history = config.canvas_history_size - 1
+        sizes = (action_size, config.canvas_history_size, config.separator_width, config.autoencoder, config.residual, config.action_token)
+        self.autoencoder = TargetedMAE(*image_shape, *sizes)
+        width, patch = config.autoencoder.decoder_width, config.autoencoder.patch_size
+        self.mover = Mover(*image_shape, patch, width, config.moved_layers) if config.moved_layers else None
+        self.ensemble = EnsembleHeads(width, action_size, patch, config.ensemble_heads)
+
+    def file_of(self, weight: str) -> str:
+        return "autoencoder" if weight.startswith("autoencoder.") else "predictor_0"
+
+    @torch.no_grad()
+    def reconstruct(self, images: np.ndarray) -> Tensor:
+        """Each frame alone on its canvas, encoded whole."""
+        mae = self.autoencoder
+        patches = mae.patchify(self._tensor(self.at_the_door(images)))
+        return mae.unpatchify(self._look(mae.look(None, patches, None, None).features)).clamp(0, 1)
+
+    @torch.no_grad()
+    def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
+        """What stands on the canvas is encoded once; all plans run in one batch."""
+        window = self.check_window(window.last(self.history))
+        actions = torch.from_numpy(self.check_plans(plans)).to(self.device)
+        n, length = actions.shape[:2]
+        mae = self.autoencoder
+        seen = mae.patchify(self._tensor(window.images))[None]  # (1, T, N, P)
+        led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device).reshape(1, len(window) - 1, self.action_size)
+        images, uncertainty, expected = [], [], []
+        for step in range(length):
+            asked = actions[:, step]
+            painted = mae.paint(self._contexts(seen, led)[-1], asked, self._colors(asked))
+            states = torch.cat((painted.slot, painted.action), 1)
+            uncertainty.append(self.ensemble.entropy(self.ensemble(states, asked)))
+            expected.append(self.ensemble.expected_error(states, asked))
+            if pictures or step + 1 < length:
+                shown = self._paint(seen[:, -1].expand(n, -1, -1), painted)
+                images.append(mae.unpatchify(shown).clamp(0, 1))
+            if step + 1 < length:
+                newest = mae.patchify(images[-1])[:, None]
+                seen = torch.cat((seen.expand(n, -1, -1, -1), newest), 1)[:, -self.history :]
+                led = torch.cat((led.expand(n, -1, -1), asked[:, None]), 1)
+                led = led[:, led.shape[1] - seen.shape[1] + 1 :]
+        return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1), torch.stack(expected, 1))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        patches = self.autoencoder.patchify(batch.images)  # (B, T, N, P)
+        background = self.autoencoder.patchify(batch.background)[:, None]
+        holds = self._differs(patches, background)
+        draw = batch.chance_of_all("what is hidden")
+        if patches.shape[1] == 1 or draw >= self.config.slot_share + self.config.part_share:
+            return self._anywhere(batch, patches, background, holds)
+        return self._slots(batch, patches, background, holds, part=draw >= self.config.slot_share)
+
+    # Parts
+
+    def _contexts(self, patches: Tensor, actions: Tensor, keep: Tensor | None = None) -> list[Context]:
+        """What is known after each of the frames: patches (B, T, N, P), actions (B, T - 1, C), keep (B, T, n)."""
+        colors, found = self._colors(actions), []
+        for i in range(patches.shape[1]):
+            led = (actions[:, i - 1], colors[:, i - 1]) if i else (None, None)
+            found.append(self.autoencoder.look(found[-1] if i else None, patches[:, i], *led, None if keep is None else keep[:, i]))
+        return found
+
+    def _slots(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
+        """Every frame but the first is painted into its slot behind those before it; of some a little is given (`part`)."""
+        mae, before, real = self.autoencoder, patches[:, :-1], patches[:, 1:]
+        contexts, colors, keep = self._contexts(before, batch.actions[:, :-1]), self._colors(batch.actions), None
+        hidden = torch.ones_like(real[..., 0])
+        if part:
+            keep = mae.random_keep(batch.chance("mask", mae.tokens), 0.5 + 0.5 * batch.chance_of_all("mask ratio"))
+            hidden = hidden.scatter(2, keep[:, None].expand(-1, real.shape[1], -1), 0.0)
+        painted = [mae.paint(context, batch.actions[:, i], colors[:, i], real[:, i] if part else None, keep) for i, context in enumerate(contexts)]
+        shown = torch.stack([self._paint(before[:, i], one) for i, one in enumerate(painted)], 1)
+        informative = self._differs(real, before) | holds[:, 1:]
+        copy = over_processes(_balanced(before - real, informative, hidden))
+        losses = {
+            "patch": _balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
+            **self._against(background, shown, real, informative, hidden),
+        }
+        looked = self._look(torch.stack([context.features for context in contexts], 1))
+        losses["visible"] = self._against(background, looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
+        losses["mask_ratio"] = hidden.mean()
+        total = losses["patch"] + self.config.visible_w * losses["visible"]
+        if not part:
+            losses["ensemble"] = self._ensemble_loss(batch, painted, real - shown)
+            total = total + WEIGHT * losses["ensemble"]
+            with torch.no_grad():  # unweighted; the first window is the newest of all, the last one drawn from all there are
+                for name, window in ("fresh", 0), ("remembered", -1):
+                    losses[f"{name}_error"] = (shown[window, -1] - real[window, -1]).square().mean()
+                    losses[f"{name}_copy_error"] = (before[window, -1] - real[window, -1]).square().mean()
+                wrong, copied = (over_processes(x.square().mean()) for x in (shown - real, before - real))
+                losses["skill"] = 1 - wrong / copied.clamp(min=1e-5)
+        return {"total": total, **losses}
+
+    def _ensemble_loss(self, batch: Batch, painted: Sequence[Painted], missing: Tensor) -> Tensor:
+        """Every head leaves out its own fifth of the slots; missing (B, T, N, P)."""
+        t, heads = missing.shape[1], len(self.ensemble.w1)
+        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
+        states = torch.stack([torch.cat((one.slot, one.action), 1) for one in painted], 1)
+        return self.ensemble.losses(*(x.flatten(0, 1) for x in (states, batch.actions, missing)), share=share)
+
+    def _anywhere(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor) -> dict[str, Tensor]:
+        """Patches are hidden in every frame, equally many."""
+        mae, config = self.autoencoder, self.config
+        b, t = patches.shape[:2]
+        ratio = config.mask_ratio_min + (config.mask_ratio_max - config.mask_ratio_min) * batch.chance_of_all("mask ratio")
+        chance = batch.chance("mask", t * mae.tokens).unflatten(1, (t, -1))
+        keep = mae.random_keep(chance.flatten(0, 1), ratio).unflatten(0, (b, t))
+        shown = self._look(torch.stack([context.features for context in self._contexts(patches, batch.actions, keep)], 1))
+        hidden = torch.ones_like(patches[..., 0]).scatter(2, keep, 0.0)
+        losses = self._against(background, shown, patches, holds, hidden)
+        losses["visible"] = self._against(background, shown, patches, holds, 1 - hidden)["reconstruction"]
+        return {"total": losses["reconstruction"] + config.visible_w * losses["visible"], **losses, "mask_ratio": hidden.mean()}
+
+    def _against(self, background: Tensor, shown: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
+        """How well patches are shown `where` it is 1, against the mean frame: a loss, and an unweighted skill."""
+        flat = over_processes(
+            real.mean(tuple(range(real.dim() - 1)))
+        )  # early on the mean frame is nearly the frame itself, and no scale to divide by
+        empty, even = (over_processes(_balanced(guess - real, informative, where)) for guess in (background, flat))
+        floor = torch.maximum(empty, 0.1 * even).clamp(min=1e-5)
+        with torch.no_grad():
+            wrong, worst = (over_processes(((x - real).square().mean(-1) * where).mean()) for x in (shown, background))
+        return {
+            "reconstruction": _balanced(shown - real, informative, where) / floor,
+            "reconstruction_skill": 1 - wrong / worst.clamp(min=1e-6),
+        }
+
+    def _look(self, features: Tensor) -> Tensor:
+        return self.autoencoder.decoder_head(features) + 0.5
+
+    def _paint(self, last: Tensor, painted: Painted) -> Tensor:
+        """Patches (B, N, P) of the newest slot, from those of the frame before it."""
+        mae = self.autoencoder
+        if not mae.residual:
+            return self._look(painted.slot)
+        change = mae.change_head(painted.slot)
+        if self.mover is None:
+            return last + change
+        fill = mae.unpatchify(self._look(painted.slot))
+        masks = mae.unpatchify(self.mover.masks(painted.slot))
+        return mae.patchify(self.mover(mae.unpatchify(last), masks, painted.action, mae.unpatchify(change), fill))
+
+    def _colors(self, actions: Tensor) -> Tensor:
+        """Of encoded actions (..., C), on 0..1: (..., 3)."""
+        flat = actions.detach().cpu().numpy().reshape(-1, self.action_size)
+        colors = np.array([separator_color(action) for action in flat], np.float32).reshape(*actions.shape[:-1], 3)
+        return torch.from_numpy(colors).to(actions.device) / 255
+
+    def _differs(self, patches: Tensor, other: Tensor) -> Tensor:
+        return (patches - other).abs().amax(-1) > self.config.informative_threshold
+
+    def _tensor(self, images: np.ndarray) -> Tensor:
+        return torch.from_numpy(images).to(self.device).movedim(-1, 1).float() / 255
+
+
+def _balanced(error: Tensor, informative: Tensor, where: Tensor) -> Tensor:
+    """Mean square of error (..., N, P) `where` (..., N) is 1: half from the informative patches (..., N), half from the rest."""
+    square = error.square().mean(-1)
+    weight = informative.float() * where
+    rest = where - weight
+    parts = [(square * x).mean() / over_processes(x.mean()).clamp(min=1e-6) for x in (weight, rest)]
+    return 0.5 * (parts[0] + parts[1])

@@ -227,3 +227,16 @@ def test_attention_of_every_block_can_be_watched():
     lead = 4 + 1  # a bar's patches and the action
     assert newest.shape == (2, 2, lead + 16, 16 + lead + 16 + lead + 16)
     torch.testing.assert_close(newest.sum(-1), torch.ones_like(newest[..., 0]))
+
+
+def test_as_an_autoencoder_it_sees_a_frame_alone():
+    """Encoded from some patches only, the others are filled in from those and no others."""
+    torch.manual_seed(0)
+    mae = TargetedMAE(16, 24, 2, 3, 8, TINY)
+    patches, keep = torch.rand(2, 6, 192), torch.tensor([[0, 4], [1, 2]])
+    latents = mae.encode(patches, keep)
+    assert latents.shape == (2, 2, 32)
+    assert mae.decode(latents, keep).shape == (2, 6, 192)
+    hidden = torch.ones(2, 6, dtype=torch.bool).scatter(1, keep, False)
+    assert torch.equal(mae.encode(torch.where(hidden[..., None], 0.3, patches), keep), latents)
+    assert torch.equal(mae.encode(patches), mae.look(None, patches, None, None).latents)

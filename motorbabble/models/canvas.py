@@ -166,6 +166,17 @@ class TargetedMAE(PatchAutoencoder):
         bar = self.patch_embed((color.repeat_interleave(p * p, -1) - 0.5) * 2)[:, None].expand(-1, self.rows * self.bar, -1)  # patches alike
         return bar if self.action_embed is None else torch.cat((bar, self.action_embed(action)[:, None]), 1)
 
+    def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Of a frame alone on its canvas, in the first slot."""
+        return self._encoded(None, None, None, patches, keep)[1]
+
+    def decode_features(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+        return self._decoded(None, latents, 0, keep, self.mask_token.expand(len(latents), self.tokens, -1))[0]
+
+    def show(self, features: Tensor) -> Tensor:
+        """Features (..., N, Dd) -> patches as they look (..., N, P), 0 to 1."""
+        return self.decoder_head(features) + 0.5
+
     # Encoding a frame behind those before it, and painting the next
 
     def look(self, before: Context | None, patches: Tensor, action: Tensor | None, color: Tensor | None, keep: Tensor | None = None) -> Context:

@@ -44,7 +44,7 @@ class AutoencoderConcatPredictorWorldModelConfig:
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ConfigurationError(f"image_size is {self.image_size}; give a height and a width in pixels, or None for the robot's own")
         if self.autoencoder.autoencoder_type != "vit":
-            raise ConfigurationError(f"autoencoder_type is {self.autoencoder.autoencoder_type}; on a canvas only a vit can leave hidden patches out, so give vit")
+            raise ConfigurationError(f"autoencoder_type is {self.autoencoder.autoencoder_type}; on a canvas only vit leaves hidden patches out")
         if self.canvas_history_size < 2:
             raise ConfigurationError(f"canvas_history_size is {self.canvas_history_size}; a canvas needs at least 2 frames, one of them the next")
         if self.ensemble_heads < 2:
@@ -98,8 +98,7 @@ class CanvasWorldModel(WorldModel):
     def reconstruct(self, images: np.ndarray) -> Tensor:
         """Each frame alone on its canvas, encoded whole."""
         mae = self.autoencoder
-        patches = mae.patchify(self._tensor(self.at_the_door(images)))
-        return mae.unpatchify(self._look(mae.look(None, patches, None, None).features)).clamp(0, 1)
+        return mae.unpatchify(mae.decode(mae.encode(mae.patchify(self._tensor(self.at_the_door(images)))))).clamp(0, 1)
 
     @torch.no_grad()
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
@@ -162,7 +161,7 @@ class CanvasWorldModel(WorldModel):
             "patch": _balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
             **self._against(background, shown, real, informative, hidden),
         }
-        looked = self._look(torch.stack([context.features for context in contexts], 1))
+        looked = mae.show(torch.stack([context.features for context in contexts], 1))
         losses["visible"] = self._against(background, looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
         losses["mask_ratio"] = hidden.mean()
         total = losses["patch"] + self.config.visible_w * losses["visible"]
@@ -191,7 +190,7 @@ class CanvasWorldModel(WorldModel):
         ratio = config.mask_ratio_min + (config.mask_ratio_max - config.mask_ratio_min) * batch.chance_of_all("mask ratio")
         chance = batch.chance("mask", t * mae.tokens).unflatten(1, (t, -1))
         keep = mae.random_keep(chance.flatten(0, 1), ratio).unflatten(0, (b, t))
-        shown = self._look(torch.stack([context.features for context in self._contexts(patches, batch.actions, keep)], 1))
+        shown = mae.show(torch.stack([context.features for context in self._contexts(patches, batch.actions, keep)], 1))
         hidden = torch.ones_like(patches[..., 0]).scatter(2, keep, 0.0)
         losses = self._against(background, shown, patches, holds, hidden)
         losses["visible"] = self._against(background, shown, patches, holds, 1 - hidden)["reconstruction"]
@@ -199,9 +198,8 @@ class CanvasWorldModel(WorldModel):
 
     def _against(self, background: Tensor, shown: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
         """How well patches are shown `where` it is 1, against the mean frame: a loss, and an unweighted skill."""
-        flat = over_processes(
-            real.mean(tuple(range(real.dim() - 1)))
-        )  # early on the mean frame is nearly the frame itself, and no scale to divide by
+        # Early on the mean frame is nearly the frame itself, and no scale to divide by; one even patch is.
+        flat = over_processes(real.mean(tuple(range(real.dim() - 1))))
         empty, even = (over_processes(_balanced(guess - real, informative, where)) for guess in (background, flat))
         floor = torch.maximum(empty, 0.1 * even).clamp(min=1e-5)
         with torch.no_grad():
@@ -211,18 +209,15 @@ class CanvasWorldModel(WorldModel):
             "reconstruction_skill": 1 - wrong / worst.clamp(min=1e-6),
         }
 
-    def _look(self, features: Tensor) -> Tensor:
-        return self.autoencoder.decoder_head(features) + 0.5
-
     def _paint(self, last: Tensor, painted: Painted) -> Tensor:
         """Patches (B, N, P) of the newest slot, from those of the frame before it."""
         mae = self.autoencoder
         if not mae.residual:
-            return self._look(painted.slot)
+            return mae.show(painted.slot)
         change = mae.change_head(painted.slot)
         if self.mover is None:
             return last + change
-        fill = mae.unpatchify(self._look(painted.slot))
+        fill = mae.unpatchify(mae.show(painted.slot))
         masks = mae.unpatchify(self.mover.masks(painted.slot))
         return mae.patchify(self.mover(mae.unpatchify(last), masks, painted.action, mae.unpatchify(change), fill))
 

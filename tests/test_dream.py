@@ -68,7 +68,7 @@ class Forgetful(DreamRobot):
 def test_a_dream_step_by_step_is_one_plan_imagined_but_for_rounding():
     """The first step is the same to the bit. Later ones start from a window of rounded pictures, which moves pixels by one or two of 255 levels."""
     model, window = small(), squares(2)
-    taught(model, [squares(3, seed) for seed in range(3)], 30)
+    taught(model, [squares(3, seed) for seed in range(3)], 100)
     model.eval()
     plan = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0, 1]]
     at_once = model.imagine(window, plan[None])

@@ -47,6 +47,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies
 	@$(BIN)/python benchmarks/canvas.py --seed 0
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/stop.py
 	@$(BIN)/python benchmarks/levels.py --seed 0
 	@$(BIN)/python benchmarks/goals.py --seed 0
 	@$(BIN)/python benchmarks/curiosity.py --seeds 5

@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--world", choices=("dot", "bodies"), default="dot")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--seconds", type=float, help="of life, of each model, exams left out; 60 for the dot, no limit for bodies")
+    parser.add_argument("--seconds", type=float, help="of life, of each model, exams left out; 90 for the dot, no limit for bodies")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alone", action="store_true", help="without the latent model")
     parser.add_argument("--picture", type=Path, help="a PNG of what both imagine at the end")
@@ -110,7 +110,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     settings = {name: json.loads(value) for name, value in (pair.split("=") for pair in chosen.set)}
-    seconds = chosen.seconds or (60.0 if chosen.world == "dot" else math.inf)
+    seconds = chosen.seconds or (90.0 if chosen.world == "dot" else math.inf)
     run, found = first_life(chosen.world, "canvas", chosen.seed, chosen.steps, seconds, settings)
     result = {"seed": chosen.seed, "world": chosen.world, **found, "imagine_ms": imagining_ms(run), "peak_fraction": peak_fraction(run)}
     if not chosen.alone:

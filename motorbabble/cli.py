@@ -72,31 +72,21 @@ def recipes(arguments: Sequence[str]) -> None:
 
 
 def robots(arguments: Sequence[str]) -> None:
-    """The robots there are, and what each can do; `robots check` puts them through a short test of the contract."""
-    from motorbabble.life import live, look
-    from motorbabble.recipes import RECIPES, robot_from
-    from motorbabble.selectors import RandomSelector
+    """The robots there are; `robots check RECIPE` exercises one gently: latency, age of pictures, stop."""
+    from motorbabble.commands import robots
 
-    if list(arguments) not in ([], ["list"], ["check"]):
-        raise ConfigurationError(f"babble robots {' '.join(arguments)} is not a command; use babble robots list, or babble robots check")
-    for config in {type(recipe.robot): recipe.robot for recipe in RECIPES.values()}.values():
-        try:
-            made = robot_from(config, seed=0)
-        except ConfigurationError as absent:  # it needs something that only some people have
-            print(f"  not here: {absent}")
-            continue
-        with made as robot:
-            seen = look(robot)
-            height, width, _ = seen.image.shape
-            actions = ", ".join(map(robot.action_space.label, robot.action_space.candidates()))
-            print(f"  {robot.robot_type:16}sees {height} x {width}, can {actions}")
-            if list(arguments) == ["check"]:
-                done = sum(1 for _ in live(robot, RandomSelector(), steps=20))
-                print(f"  {'':16}looked and acted {done} times as the contract says")
+    robots.robots(arguments)
+
+
+def feed(arguments: Sequence[str]) -> None:
+    """A robot's camera to look at, nothing moves: babble feed jetbot [--headless]."""
+    from motorbabble.commands import feed
+
+    feed.feed(arguments)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, run, replay, train, sessions, checkpoints, recipes, robots)
+    command.__name__: command for command in (demo, run, replay, train, sessions, checkpoints, recipes, robots, feed)
 }
 
 

@@ -15,6 +15,7 @@ from motorbabble.recipes import RECIPES, CanvasChoice, LatentChoice, LearningRec
 from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.dot_2d import Dot2dConfig
 from motorbabble.robots.gymnasium_robot import GymnasiumConfig
+from motorbabble.robots.jetbot import JetBotConfig
 from motorbabble.robots.stub import StubConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig
 from motorbabble.tracking import TrackingConfig
@@ -36,6 +37,7 @@ __all__ = [
     "DisplayConfig",
     "GateConfig",
     "GymnasiumConfig",
+    "JetBotConfig",
     "LatentChoice",
     "LearnerConfig",
     "LearningRecipe",

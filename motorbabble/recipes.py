@@ -25,6 +25,7 @@ from motorbabble.robots.bodies import BodiesConfig, BodiesRobot
 from motorbabble.robots.dot_2d import Dot2dConfig, Dot2dRobot
 from motorbabble.robots.gymnasium_robot import GymnasiumConfig, GymnasiumRobot
 from motorbabble.robots.interface import RobotInterface
+from motorbabble.robots.jetbot import JetBotConfig, jetbot
 from motorbabble.robots.stub import StubConfig, StubRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig, ToroidalDotRobot
 from motorbabble.selectors import SEQUENCES, GoalSelector, RandomSelector, create_sequence_action_selector
@@ -33,7 +34,7 @@ from motorbabble.world_models.dream import DreamConfig
 
 Tracked = Annotated[TrackingConfig, tyro.conf.arg(name="")]  # its flags stand by themselves: --wandb PROJECT
 Shown = Annotated[DisplayConfig, tyro.conf.arg(name="")]
-RobotConfig = ToroidalDotConfig | BodiesConfig | GymnasiumConfig | StubConfig | Dot2dConfig | DreamConfig
+RobotConfig = ToroidalDotConfig | BodiesConfig | GymnasiumConfig | StubConfig | Dot2dConfig | DreamConfig | JetBotConfig
 
 
 def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
@@ -48,6 +49,8 @@ def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
         return Dot2dRobot(config, seed=seed)
     if isinstance(config, DreamConfig):
         return dream_from(config, seed)
+    if isinstance(config, JetBotConfig):
+        return jetbot(config, seed)
     return ToroidalDotRobot(config, seed=seed)
 
 
@@ -184,6 +187,9 @@ RECIPES: dict[str, LearningRecipe | RunnerRecipe] = {
     "dream_latent": LearningRecipe(DreamConfig()),
     "dream_runner": RunnerRecipe(DreamConfig(), sequence="random"),
     "gym_latent": LearningRecipe(GymnasiumConfig(), LatentChoice(image_size=(64, 64), patch_size=8), replace(ONLINE, shift=(0, 0)), steps=2000),
+    "jetbot_latent": LearningRecipe(JetBotConfig(), exam_steps=60),
+    "jetbot_canvas": LearningRecipe(JetBotConfig(), CanvasChoice(), exam_steps=60),
+    "jetbot_runner": RunnerRecipe(JetBotConfig(), sequence="random"),
     "stub": LearningRecipe(StubConfig(), steps=60, exam_steps=20, show=DisplayConfig(display=True)),
     # The mission's own numbers: a larger model, a slower rate, a longer warm-up than a short life can use.
     "mission": LearningRecipe(
@@ -205,6 +211,9 @@ ABOUT = {
     "dream_latent": "another model's imagination, learned like a world: --robot.checkpoint ROBOT_TYPE/NAME",
     "dream_runner": "the same dream, acting at random, without learning",
     "gym_latent": "any Gymnasium environment with pictures: --robot.env ALE/Breakout-v5; needs pip install 'motorbabble[gym]'",
+    "jetbot_latent": "a JetBot at --robot.ip (docs/jetbot.md), or with --robot.fake a stand-in on this machine",
+    "jetbot_canvas": "the same JetBot, its next frame painted beside the last ones",
+    "jetbot_runner": "the same JetBot, acting at random, without learning",
     "stub": "a stand-in without hardware: noise and a red square, nine actions, and a picture of what it imagines for each",
     "mission": "the dot with the original description's numbers; slow, for comparison",
 }

@@ -13,6 +13,7 @@ from motorbabble.experience import Observation
 from motorbabble.robots.bodies import BodiesRobot
 from motorbabble.robots.dot_2d import Dot2dRobot
 from motorbabble.robots.gymnasium_robot import GymnasiumConfig, GymnasiumRobot
+from motorbabble.robots.jetbot import FakeJetBot
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.stub import StubRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
@@ -34,6 +35,7 @@ ROBOTS = {
     "pendulum, whose actions are a box": lambda: GymnasiumRobot(GymnasiumConfig("Pendulum-v1"), seed=0),
     "four rooms": lambda: GymnasiumRobot(GymnasiumConfig("MiniGrid-FourRooms-v0", settings='{"tile_size": 8}'), seed=0),
     "stub": lambda: StubRobot(seed=4),
+    "jetbot that is not there": FakeJetBot,
     "dream": lambda: DreamRobot(PerfectMind(dot_2d()), dot_2d().action_space, [seen(dot_2d(seed)) for seed in range(5)], 7, seed=3),
     "recording of a robot": onward,
     "robot that is recorded": lambda: RecordingRobot(Counting(episode_steps=9), tempfile.mkdtemp()),

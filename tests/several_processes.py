@@ -40,7 +40,7 @@ def main(rank: int, processes: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     results = {"honest": learned(), "canvas": learned(CANVAS_UPDATES, make=small_canvas), "own chance": learned(3, own_chance=True)}
-    with patch("motorbabble.world_models.latent.over_processes", torch.Tensor.detach):
+    with patch("motorbabble.world_models.losses.over_processes", torch.Tensor.detach):
         results["own normalisers"] = learned(3)
     (folder / f"{rank}.json").write_text(json.dumps(results))
     dist.destroy_process_group()

@@ -201,6 +201,8 @@ def test_what_cannot_be_is_refused_in_one_sentence():
         CanvasWorldModel((30, 32), 2, SMALL)
     with pytest.raises(ConfigurationError, match="autoencoder_type is cnn"):
         small(autoencoder=replace(TINY, autoencoder_type="cnn"))
+    with pytest.raises(ConfigurationError, match="twice the 3 heads"):
+        small(autoencoder=replace(TINY, heads=3))
     with pytest.raises(ConfigurationError, match="shares"):
         small(slot_share=0.9, part_share=0.2)
 

@@ -88,7 +88,11 @@ class PatchAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
         """latents -> patches (B, N, P), in the pixels' own unit, 0 to 1."""
-        return self.decoder_head(self.decode_features(latents, keep)) + 0.5
+        return self.show(self.decode_features(latents, keep))
+
+    def show(self, features: Tensor) -> Tensor:
+        """Features (..., decoder width) -> patches as they look (..., P), 0 to 1."""
+        return self.decoder_head(features) + 0.5
 
     def random_keep(self, chance: Tensor, mask_ratio: float) -> Tensor:
         """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one: those of the smallest numbers of `chance` (B, N)."""

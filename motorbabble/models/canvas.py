@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from motorbabble.errors import ActionError, ConfigurationError, FrameError
-from motorbabble.models.attention import Block, Rotary, grid_places, init_weights, sincos_code
-from motorbabble.models.autoencoder import AutoencoderConfig, PatchAutoencoder
+from motorbabble.models.attention import grid_places, init_weights, sincos_code
+from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
 
 RED, GREEN, UNKNOWN = np.array([214, 69, 65]), np.array([46, 160, 67]), np.array([128, 128, 128])
 _MOTOR, _BLUE, _LIGHT = (GREEN - RED) / 2, np.array([-40, -40, 150]), np.array([70, 70, 70])
@@ -92,8 +92,11 @@ class Painted:
     action: Tensor
 
 
-class TargetedMAE(PatchAutoencoder):
-    """A masked autoencoder on a canvas of K frames of height x width pixels, whose masks hide what shall be predicted."""
+class TargetedMAE(MaskedAutoencoderViT):
+    """A masked autoencoder on a canvas of K frames of height x width pixels, whose masks hide what shall be predicted.
+
+    For a frame alone, in the first slot, it is the one that it inherits from.
+    """
 
     canvas_places: Tensor
     canvas_position: Tensor
@@ -118,23 +121,12 @@ class TargetedMAE(PatchAutoencoder):
             raise ConfigurationError(f"separator_width is {separator_width}; give a multiple of the patch's {p} pixels, or a bar would share patches")
         self.frames, self.bar, self.residual, self.action_token = frames, separator_width // p, residual, action_token
         self.canvas_columns = frames * self.columns + (frames - 1) * self.bar
-        numbers = 3 * p * p
-        self.patch_embed = nn.Linear(numbers, config.width)
         self.action_embed = nn.Linear(action_size, config.width) if action_token else None
-        self.rotary = Rotary(config.width // config.heads)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width)
-        self.decoder_embed = nn.Linear(config.width, config.decoder_width)
-        self.mask_token = nn.Parameter(torch.zeros(config.decoder_width))
-        self.decoder_rotary = Rotary(config.decoder_width // config.heads)
-        self.decoder_blocks = nn.ModuleList(Block(config.decoder_width, config.heads) for _ in range(config.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(config.decoder_width)
-        self.decoder_head = nn.Linear(config.decoder_width, numbers)  # a patch as it looks
-        self.change_head = nn.Linear(config.decoder_width, numbers)  # what is added to the frame before
-        init_weights(self)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if self.action_embed is not None:
+            init_weights(self.action_embed)
+        self.change_head = nn.Linear(config.decoder_width, 3 * p * p)  # what is added to the frame before
         nn.init.zeros_(self.change_head.weight)
-        self.start_from_cosines()
+        nn.init.zeros_(self.change_head.bias)
         self.register_buffer("canvas_places", grid_places(self.rows, self.canvas_columns).unflatten(0, (self.rows, -1)), persistent=False)
         for name, size in (("canvas_position", config.width), ("canvas_decoder_position", config.decoder_width)):
             code = config.absolute_code * sincos_code(self.rows, self.canvas_columns, size)
@@ -165,17 +157,6 @@ class TargetedMAE(PatchAutoencoder):
         p = self.config.patch_size
         bar = self.patch_embed((color.repeat_interleave(p * p, -1) - 0.5) * 2)[:, None].expand(-1, self.rows * self.bar, -1)  # patches alike
         return bar if self.action_embed is None else torch.cat((bar, self.action_embed(action)[:, None]), 1)
-
-    def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Of a frame alone on its canvas, in the first slot."""
-        return self._encoded(None, None, None, patches, keep)[1]
-
-    def decode_features(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
-        return self._decoded(None, latents, 0, keep, self.mask_token.expand(len(latents), self.tokens, -1))[0]
-
-    def show(self, features: Tensor) -> Tensor:
-        """Features (..., N, Dd) -> patches as they look (..., N, P), 0 to 1."""
-        return self.decoder_head(features) + 0.5
 
     # Encoding a frame behind those before it, and painting the next
 

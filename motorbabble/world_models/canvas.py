@@ -7,7 +7,6 @@ Decisions, each against a way this is known to fail:
 - predictions start at copy-last: what is painted is added to the frame before, and a mover carries its pixels along (`moved_layers`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +20,7 @@ from motorbabble.models.canvas import Context, Painted, TargetedMAE, separator_c
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ class CanvasWorldModel(WorldModel):
         painted = [mae.paint(context, batch.actions[:, i], colors[:, i], real[:, i] if part else None, keep) for i, context in enumerate(contexts)]
         shown = torch.stack([self._paint(before[:, i], one) for i, one in enumerate(painted)], 1)
         informative = self._differs(real, before) | holds[:, 1:]
-        copy = over_processes(_balanced(before - real, informative, hidden))
+        copy = over_processes(balanced(before - real, informative, hidden))
         losses = {
-            "patch": _balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
+            "patch": balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
             **self._against(background, shown, real, informative, hidden),
         }
         looked = mae.show(torch.stack([context.features for context in contexts], 1))
@@ -166,22 +166,14 @@ class CanvasWorldModel(WorldModel):
         losses["mask_ratio"] = hidden.mean()
         total = losses["patch"] + self.config.visible_w * losses["visible"]
         if not part:
-            losses["ensemble"] = self._ensemble_loss(batch, painted, real - shown)
+            states = torch.stack([torch.cat((one.slot, one.action), 1) for one in painted], 1)
+            losses["ensemble"] = ensemble_loss(batch, states, batch.actions, real - shown, self.ensemble)
             total = total + WEIGHT * losses["ensemble"]
-            with torch.no_grad():  # unweighted; the first window is the newest of all, the last one drawn from all there are
-                for name, window in ("fresh", 0), ("remembered", -1):
-                    losses[f"{name}_error"] = (shown[window, -1] - real[window, -1]).square().mean()
-                    losses[f"{name}_copy_error"] = (before[window, -1] - real[window, -1]).square().mean()
+            with torch.no_grad():
+                losses |= newest_errors(shown, before, real)
                 wrong, copied = (over_processes(x.square().mean()) for x in (shown - real, before - real))
                 losses["skill"] = 1 - wrong / copied.clamp(min=1e-5)
         return {"total": total, **losses}
-
-    def _ensemble_loss(self, batch: Batch, painted: Sequence[Painted], missing: Tensor) -> Tensor:
-        """Every head leaves out its own fifth of the slots; missing (B, T, N, P)."""
-        t, heads = missing.shape[1], len(self.ensemble.w1)
-        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
-        states = torch.stack([torch.cat((one.slot, one.action), 1) for one in painted], 1)
-        return self.ensemble.losses(*(x.flatten(0, 1) for x in (states, batch.actions, missing)), share=share)
 
     def _anywhere(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor) -> dict[str, Tensor]:
         """Patches are hidden in every frame, equally many."""
@@ -198,14 +190,11 @@ class CanvasWorldModel(WorldModel):
 
     def _against(self, background: Tensor, shown: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
         """How well patches are shown `where` it is 1, against the mean frame: a loss, and an unweighted skill."""
-        # Early on the mean frame is nearly the frame itself, and no scale to divide by; one even patch is.
-        flat = over_processes(real.mean(tuple(range(real.dim() - 1))))
-        empty, even = (over_processes(_balanced(guess - real, informative, where)) for guess in (background, flat))
-        floor = torch.maximum(empty, 0.1 * even).clamp(min=1e-5)
+        floor = mean_frame_error(background, real, informative, where)
         with torch.no_grad():
             wrong, worst = (over_processes(((x - real).square().mean(-1) * where).mean()) for x in (shown, background))
         return {
-            "reconstruction": _balanced(shown - real, informative, where) / floor,
+            "reconstruction": balanced(shown - real, informative, where) / floor,
             "reconstruction_skill": 1 - wrong / worst.clamp(min=1e-6),
         }
 
@@ -228,16 +217,7 @@ class CanvasWorldModel(WorldModel):
         return torch.from_numpy(colors).to(actions.device) / 255
 
     def _differs(self, patches: Tensor, other: Tensor) -> Tensor:
-        return (patches - other).abs().amax(-1) > self.config.informative_threshold
+        return differs(patches, other, self.config.informative_threshold)
 
     def _tensor(self, images: np.ndarray) -> Tensor:
         return torch.from_numpy(images).to(self.device).movedim(-1, 1).float() / 255
-
-
-def _balanced(error: Tensor, informative: Tensor, where: Tensor) -> Tensor:
-    """Mean square of error (..., N, P) `where` (..., N) is 1: half from the informative patches (..., N), half from the rest."""
-    square = error.square().mean(-1)
-    weight = informative.float() * where
-    rest = where - weight
-    parts = [(square * x).mean() / over_processes(x.mean()).clamp(min=1e-6) for x in (weight, rest)]
-    return 0.5 * (parts[0] + parts[1])

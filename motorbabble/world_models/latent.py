@@ -27,6 +27,7 @@ from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
 from motorbabble.models.predictor import PredictorConfig
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
 
 
 @dataclass(frozen=True)
@@ -181,13 +182,11 @@ class LatentWorldModel(WorldModel):
         background = vit.patchify(batch.background)[:, None]  # (B, 1, N, P)
         holds = self._differs(patches, background)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
-        flat = over_processes(patches.mean((0, 1, 2)))  # early on the mean frame is nearly the frame itself, and no scale to divide by
-        empty, even = (over_processes(_balanced(guess - patches, holds)) for guess in (background, flat))
-        floor = torch.maximum(empty, 0.1 * even).clamp(min=1e-5)
+        floor = mean_frame_error(background, patches, holds)
 
         losses: dict[str, Tensor] = {}
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
-        losses["reconstruction"] = _balanced(seen - patches, holds) / floor
+        losses["reconstruction"] = balanced(seen - patches, holds) / floor
         masked, losses["mask_ratio"] = self._masked_loss(batch, patches[:, -1], holds[:, -1])
         losses["masked"] = masked / floor
         error, worst = (over_processes((guess.detach() - patches).square().mean()) for guess in (seen, background))
@@ -230,10 +229,8 @@ class LatentWorldModel(WorldModel):
         count = patches.shape[1] - 1
         found, shown = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
         losses |= found
-        with torch.no_grad():  # unweighted; the newest transitions of the first window, which the learner makes the newest of all, and of the last
-            for name, window in ("fresh", 0), ("remembered", -1):
-                losses[f"{name}_error"] = (shown[window, -1] - patches[window, -1]).square().mean()
-                losses[f"{name}_copy_error"] = (patches[window, -2] - patches[window, -1]).square().mean()
+        with torch.no_grad():
+            losses |= newest_errors(shown, patches[:, :-1], patches[:, 1:])
             losses |= _quality(shown, patches[:, :-1], patches[:, 1:])
         losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), batch.actions.flatten(0, 1))
         capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
@@ -256,11 +253,11 @@ class LatentWorldModel(WorldModel):
         error = F.layer_norm(after, after.shape[-1:]) - F.layer_norm(latents[:, -count:].detach(), after.shape[-1:])
         painted = self.autoencoder.decode(after.flatten(0, 1)).unflatten(0, after.shape[:2])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, seen, painted, states)), mover=rung.mover).unflatten(0, after.shape[:2])
-        copy = over_processes(_balanced(real - before, informative))
+        copy = over_processes(balanced(real - before, informative))
         losses = {
-            "latent": _balanced(error, informative),
-            "patch": _balanced(shown - real, informative) / copy.clamp(min=1e-4),
-            "ensemble": self._ensemble_loss(batch, rung.summed(states), asked, real - shown, rung.ensemble),
+            "latent": balanced(error, informative),
+            "patch": balanced(shown - real, informative) / copy.clamp(min=1e-4),
+            "ensemble": ensemble_loss(batch, rung.summed(states), asked, real - shown, rung.ensemble),
         }
         return losses, shown
 
@@ -279,31 +276,17 @@ class LatentWorldModel(WorldModel):
         ratio = low + (high - low) * batch.chance_of_all("mask ratio")
         keep = self.autoencoder.random_keep(batch.chance("mask", patches.shape[1]), ratio)
         hidden = patches.new_tensor(1 - keep.shape[1] / patches.shape[1])
-        return _balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds), hidden
+        return balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds), hidden
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
         decoded = self.action_decoder(change).amax(1)
         return F.mse_loss(decoded, actions)
 
-    def _ensemble_loss(self, batch: Batch, states: Tensor, actions: Tensor, missing: Tensor, ensemble: EnsembleHeads) -> Tensor:
-        """Every head leaves out its own fifth of the predictions; states (B, T, N + 1, D), actions (B, T, C), missing (B, T, N, P)."""
-        t, heads = states.shape[1], len(ensemble.w1)
-        share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
-        return ensemble.losses(*(x.flatten(0, 1) for x in (states, actions, missing)), share=share)
-
     def _differs(self, patches: Tensor, other: Tensor) -> Tensor:
-        return (patches - other).abs().amax(-1) > self.config.informative_threshold
+        return differs(patches, other, self.config.informative_threshold)
 
     def _tensor(self, images: np.ndarray) -> Tensor:
         return torch.from_numpy(images).to(self.device).movedim(-1, 1).float() / 255
-
-
-def _balanced(error: Tensor, informative: Tensor) -> Tensor:
-    """Mean square of error (..., N, P): half from the informative patches (..., N), half from the rest."""
-    square = error.square().mean(-1)
-    weight = informative.float()
-    share = over_processes(weight.mean()).clamp(1e-6, 1 - 1e-6)
-    return 0.5 * ((square * weight).mean() / share + (square * (1 - weight)).mean() / (1 - share))
 
 
 def _quality(shown: Tensor, before: Tensor, real: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test check bench soak mutate wheel wheel-check clean
+.PHONY: help setup demo test check bench soak mutate starter wheel wheel-check clean
 
 help:
 	@echo "make demo         a simulated robot learns what its movements do, in about a minute"
@@ -14,7 +14,8 @@ help:
 	@echo "make check        format, lint, types, tests: what every change must pass"
 	@echo "make bench        the measurements of speed and learning, one JSON line each"
 	@echo "make soak         the tests that take minutes"
-	@echo "make mutate       how many faults put into recordings and checkpoints the tests notice; half an hour"
+	@echo "make mutate       how many faults put into recordings and checkpoints the tests notice; half an hour; WHAT=jetbot: into what stops a robot"
+	@echo "make starter      lives and learns anew what the explorer shows on a first visit; some minutes"
 	@echo "make wheel        dist/*.whl;  make wheel-check installs it alone and runs it"
 	@echo "make setup        only install;  make clean removes all that was made"
 
@@ -58,8 +59,13 @@ soak: $(READY)
 
 # Faults are drawn, the same ones each time; make mutate MOST=100000 tries all of them, for hours.
 MOST := 1200
+WHAT := memory
 mutate: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutation.py --most $(MOST)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutation.py --what $(WHAT) --most $(MOST)
+
+# What the explorer shows on a first visit, lived and learned anew; some minutes.
+starter: $(READY)
+	@$(BIN)/python benchmarks/starter.py
 
 wheel: $(READY)
 	@rm -rf build dist
@@ -80,6 +86,8 @@ wheel-check: wheel
 	"$$empty/env/bin/babble" recipes > /dev/null; \
 	"$$empty/env/bin/babble" demo --steps 3 --exam-steps 6 > /dev/null; \
 	test -s saved/cards/toroidal_dot/dot-demo-seed0/card.html; \
+	"$$empty/env/bin/python" -c 'from motorbabble.explorer.page import CSS, HEAD; from motorbabble.explorer.places import Places; \
+	place = Places("x", "y"); [(name, _)] = place.sessions(); place.mind(*place.checkpoints(), place.session(name))'; \
 	echo "The wheel works alone."
 
 clean:

@@ -5,16 +5,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event as Flag
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
 from motorbabble.analysis.card import Card, at_the_door, make_card
-from motorbabble.errors import ConfigurationError
+from motorbabble.bounds import Bounds, BoundsConfig
+from motorbabble.errors import ConfigurationError, RobotError
 from motorbabble.experience import ActionSpace, Event, Observation, Selector, Situation, Step, Study, Window
+from motorbabble.learning.beside import GATES, Beside
 from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
 from motorbabble.learning.state import flat, teaching_of
-from motorbabble.life import History, check_delay, live, look
+from motorbabble.life import History, Pace, check_delay, live, look
 from motorbabble.memory import Memory, MemoryConfig
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import (
@@ -59,6 +61,10 @@ def learn(
     memory: MemoryConfig | None = None,
     about: Mapping[str, Any] | None = None,
     action_delay: float = 0.0,
+    action_period: float | None = None,
+    beside: bool = False,
+    gate: Literal["act", "wait"] = "act",
+    bounds: BoundsConfig | None = None,
     **overrides: Any,
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
@@ -68,7 +74,11 @@ def learn(
     comes first. `holds_out` keeps moments out of everything learned from; unless given, every eighth stretch of 12 steps
     is kept for `run.card()`. With `memory` it is recorded, saved, and goes on where an earlier run of the same folders was,
     however that one ended; `about` (plain values) is written down with it. `action_delay` seconds
-    pass after each action. Further keywords
+    pass after each action, `action_period` seconds from the start of one to the start of the next, where that can be kept (None: as fast
+    as it goes). `beside`: it learns in a process of its own while the robot acts, which with `gate` "act" never waits for that, and with "wait"
+    until it has learned from the newest frame, within the budget of the learner's gate; `threads` are then those of each of the two,
+    half of those there are unless given.
+    `bounds`, where given, stop the robot and end the run earlier, and `run.notes` says which did. Further keywords
     set fields of the learner's or the model's configuration by name:
     `image_size=(64, 64)` (the model sees frames resized to that), `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
     """
@@ -79,6 +89,10 @@ def learn(
             raise ConfigurationError(f"{name} is {value!r}; give a positive number of {name}, or None for no limit")
     if not isinstance(seed, int) or seed < 0:
         raise ConfigurationError(f"seed is {seed!r}; give a whole number, 0 or more")
+    if gate not in GATES:
+        raise ConfigurationError(f"gate is {gate!r}; choose one of {list(GATES)}")
+    if beside and threads is None:  # two that compute at once
+        threads = max(1, torch.get_num_threads() // 2)
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -105,15 +119,20 @@ def learn(
         if selector not in SELECTORS:
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
-    mind = Learner(model.to(place), with_settings(learner, overrides), seed, holds_out or HeldOutStretches())
+    settings, holds_out, stop = with_settings(learner, overrides), holds_out or HeldOutStretches(), stop or Flag()
+    if beside:
+        mind = Beside(model.to(place), settings, seed, holds_out, gate=gate, stop=stop)
+    else:
+        mind = Learner(model.to(place), settings, seed, holds_out)
     about = {"settings": flat(mind.config) | teaching_of(model), **(about or {})}
-    return Run(robot, mind, selector, steps, seconds, stop, memory, about, action_delay)
+    return Run(robot, mind, selector, steps, seconds, stop, memory, about, action_delay, bounds, action_period)
 
 
 class Run:
     """A life in progress. Iterate it; look at it at any time; ask it for its card when enough was lived.
 
-    One with a memory is saved and closed when it ends; `close` it, or use `with`, where you may stop iterating before.
+    One with a memory is saved and closed when it ends, and what learns beside the robot ends with it; `close` it, or use `with`, where you may
+    stop iterating before.
     """
 
     def __init__(
@@ -127,10 +146,14 @@ class Run:
         memory: MemoryConfig | None = None,
         about: Mapping[str, Any] | None = None,
         action_delay: float = 0.0,
+        bounds: BoundsConfig | None = None,
+        action_period: float | None = None,
     ):
         self.robot, self.learner, self.action_delay = robot, learner, check_delay(action_delay)
+        self.action_period, self._pace = action_period, Pace(action_period)
         self.select = select  # may be replaced before the first event, by one that asks a person; what is saved stays this one's
         self.steps, self.seconds, self.stop = steps, seconds, stop or Flag()
+        self.bounds = Bounds(bounds or BoundsConfig(), robot, self.stop)
         self.lived: deque[Step] = deque(maxlen=learner.config.replay.capacity)
         self.steps_done = 0
         self._held_out: set[int] = set()  # indices of steps whose moment was kept out of what was learned
@@ -193,6 +216,12 @@ class Run:
         return self._memory is not None and not self._memory.taught_by().isdisjoint(sessions)
 
     @property
+    def session(self) -> str | None:
+        """The name of the session that is being recorded; None before the first step, without a memory, and when it is closed."""
+        recorder = self._memory.recorder if self._memory else None
+        return recorder.session if recorder else None
+
+    @property
     def notes(self) -> list[str]:
         """Sentences a person should hear: what was resumed, what was lost, what could not be saved."""
         return self._notes
@@ -202,7 +231,8 @@ class Run:
             began, self._between_steps = time.monotonic(), False
             try:
                 event = next(self._events, None)
-            except BaseException:
+            except BaseException as error:
+                self._between_steps = isinstance(error, RobotError)  # the robot failed, what it learned is whole
                 self.close()
                 raise
             lasted = time.monotonic() - began
@@ -216,13 +246,17 @@ class Run:
             if isinstance(event, Step):
                 self.lived.append(*at_the_door(self.world_model, [event]))  # small frames are all a card needs
                 self.steps_done = event.index + 1
+                if not self.catching_up and (late := self._pace(event)):
+                    self._notes.append(late)
                 if self.learner.held_out:
                     self._held_out.add(event.index)
             elif isinstance(event, Study):
                 self.progress.add(event, self.steps_done, self.elapsed)
                 self._notes.extend(event.notes)
-            if self._memory and not self.catching_up:
-                self._memory.keep(event, self.state_dict)
+            if not self.catching_up:
+                self.heed(event)
+                if self._memory:
+                    self._memory.keep(event, self.state_dict)
             self._between_steps = True  # only now: what could not be written down was not lived to its end
             yield event
             late = self._here - (math.inf if self.seconds is None else self.seconds)
@@ -249,7 +283,13 @@ class Run:
             first=self.steps_done,
             history=self._history,
             action_delay=self.action_delay,
+            action_period=self.action_period,
         )
+
+    def heed(self, event: Event) -> None:
+        """Stop the robot, then the run, and note why, where this event reaches one of its bounds; also for a life with its robot after it."""
+        if why := self.bounds(event):
+            self._notes.append(why)
 
     def forget(self) -> None:
         """What comes next did not follow from what was seen: the next look begins a history."""
@@ -261,11 +301,14 @@ class Run:
             self._memory.save(self.state_dict())
 
     def close(self) -> None:
-        """Save and close the session. May be called twice; a closed run lives no further."""
+        """Save, close the session, end what learns beside the robot. May be called twice; a closed run lives no further."""
         memory, self._memory = self._memory, None
         self._events = iter(())
-        if memory:
-            memory.close(self.state_dict() if self._between_steps else None)
+        try:
+            if memory:
+                memory.close(self.state_dict() if self._between_steps else None)
+        finally:
+            self.learner.close()
 
     def __enter__(self) -> Self:
         return self

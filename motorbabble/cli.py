@@ -1,7 +1,8 @@
 """babble: the command line, a thin skin over the library. Each command imports what it needs when it runs."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from motorbabble.errors import ConfigurationError, MotorbabbleError
 
@@ -79,14 +80,23 @@ def robots(arguments: Sequence[str]) -> None:
 
 
 def feed(arguments: Sequence[str]) -> None:
-    """A robot's camera to look at, nothing moves: babble feed jetbot [--headless]."""
+    """A robot's camera to look at, nothing moves: babble feed jetbot, or webcam [--headless]."""
     from motorbabble.commands import feed
 
     feed.feed(arguments)
 
 
+def explore(arguments: Sequence[str]) -> None:
+    """The web explorer on 127.0.0.1:7860: watch a life, go through recordings, ask what if."""
+    from motorbabble.commands.flags import parse
+    from motorbabble.explorer.server import serve
+    from motorbabble.explorer.settings import ExplorerConfig
+
+    serve(parse(ExplorerConfig(), arguments, "babble explore"))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, run, replay, train, sessions, checkpoints, recipes, robots, feed)
+    command.__name__: command for command in (demo, run, replay, train, sessions, checkpoints, recipes, robots, feed, explore)
 }
 
 
@@ -106,20 +116,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[0] not in COMMANDS:
         print(f"babble: there is no command {words[0]!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         raise SystemExit(USAGE)
-    try:
+    with sentences("babble", debug):
         COMMANDS[words[0]](words[1:])
+
+
+@contextmanager
+def sentences(program: str, debug: bool = False) -> Iterator[None]:
+    """What ends the program is told in one sentence, and by its exit code: our errors, the disk's, Ctrl+C. `debug` shows where it came from."""
+    try:
+        yield
     except KeyboardInterrupt:
-        print("babble: stopped by Ctrl+C", file=sys.stderr)
+        print(f"{program}: stopped by Ctrl+C", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
         if debug:
             raise
-        print(f"babble: {error.strerror or error}: {error.filename}; choose a folder that can be written (babble COMMAND --help)", file=sys.stderr)
+        print(f"{program}: {error.strerror or error}: {error.filename}; choose a folder that can be written (--help tells how)", file=sys.stderr)
         raise SystemExit(1) from None
     except MotorbabbleError as error:
         if debug:
             raise
-        print(f"babble: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 

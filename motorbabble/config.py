@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from motorbabble.bounds import CAREFUL, BoundsConfig
 from motorbabble.display import DisplayConfig
 from motorbabble.learning.gate import GateConfig
 from motorbabble.learning.learner import ONLINE, LearnerConfig
@@ -18,6 +19,7 @@ from motorbabble.robots.gymnasium_robot import GymnasiumConfig
 from motorbabble.robots.jetbot import JetBotConfig
 from motorbabble.robots.stub import StubConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig
+from motorbabble.robots.webcam import WebcamConfig
 from motorbabble.tracking import TrackingConfig
 from motorbabble.world_models.canvas import CANVAS_PRESETS, AutoencoderConcatPredictorWorldModelConfig
 from motorbabble.world_models.dream import DreamConfig
@@ -30,7 +32,9 @@ __all__ = [
     "AutoencoderConfig",
     "AutoencoderLatentPredictorWorldModelConfig",
     "BodiesConfig",
+    "BoundsConfig",
     "CANVAS_PRESETS",
+    "CAREFUL",
     "CanvasChoice",
     "Dot2dConfig",
     "DreamConfig",
@@ -54,4 +58,5 @@ __all__ = [
     "SurpriseConfig",
     "ToroidalDotConfig",
     "TrackingConfig",
+    "WebcamConfig",
 ]

@@ -7,6 +7,7 @@
     ├── RobotError             the robot did not look or act as its contract says
     │   └── RobotLost          the link to it is gone for good                   (exit code 3)
     ├── Diverged               a loss or a weight is no longer a finite number   (exit code 4)
+    ├── LearningError          the process that learns beside the robot failed, or is gone
     ├── RecordingError         a session could not be written, found or read
     │   ├── QuotaExceeded      the disk's share is used up and nothing may be removed
     │   └── SessionDamaged     this moment, or all of a session, is not what was written (exit code 5)
@@ -44,6 +45,10 @@ class RobotLost(RobotError):
 
 class Diverged(MotorbabbleError):
     exit_code = 4
+
+
+class LearningError(MotorbabbleError):
+    pass
 
 
 class RecordingError(MotorbabbleError):

@@ -345,7 +345,7 @@ class Step:
 class Study:
     """An event of `live`: one gradient step, and what the quality gate said after it.
 
-    `gate` is "learning" (the robot still waits), "passed", "budget", "stalled" or "diverged".
+    `gate` is "learning" (the robot still waits), "passed", "budget", "stalled", "diverged", or "beside": no robot waited for it.
     """
 
     update: int

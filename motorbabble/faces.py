@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +27,9 @@ from motorbabble.world_models.canvas import CanvasWorldModel
 class Face:
     """What both have in common. `action_selector` is any function of a Situation, or a name; further keywords as in `learn`.
 
-    With a `checkpoint_dir` it is saved there now and then and whenever its loop ends, recorded in its folder `sessions`, and resumed.
+    `model`: one to go on with, which is trained in place; a new one unless given.
+    With a `checkpoint_dir` it is saved there now and then and whenever its loop ends, and resumed; every step is recorded in `session_dir`,
+    or in the checkpoint's folder `sessions`. What a person should hear of that is printed.
     `wandb_project` names a project at Weights & Biases; `tracking` says how often what is logged, and where else.
     What it sees and imagines is drawn every `display_interval` steps (0: never), in a window or else in a file view.png; `interactive`
     asks a person before every action, draws before each question, and ends the run when the answer is stop. `ask` is like `input`.
@@ -40,7 +43,9 @@ class Face:
         checkpoint_dir: Path | str | None = None,
         *,
         action_selector: str | Selector,
+        session_dir: Path | str | None = None,
         seed: int = 0,
+        model: WorldModel | None = None,
         wandb_project: str | None = None,
         tracking: TrackingConfig = TrackingConfig(),
         interactive: bool = False,
@@ -50,8 +55,10 @@ class Face:
     ):
         self.robot, self.display = robot_interface, None
         if checkpoint_dir is not None:
-            settings["memory"] = MemoryConfig(Path(checkpoint_dir), Path(checkpoint_dir) / "sessions")
-        self.life = learn(robot_interface, self.kind, action_selector, None, seed, **settings)
+            settings["memory"] = MemoryConfig(Path(checkpoint_dir), Path(session_dir or Path(checkpoint_dir) / "sessions"))
+        elif session_dir is not None:
+            settings["memory"] = MemoryConfig(session_dir=Path(session_dir))
+        self.life = learn(robot_interface, model or self.kind, action_selector, None, seed, **settings)
         tracking = replace(tracking, wandb=wandb_project) if wandb_project is not None else tracking
         self.tracking = self._tracking(tracking, checkpoint_dir, {"seed": seed, "selector": str(action_selector)})
         view = Path(checkpoint_dir or Path("saved/cards") / robot_interface.robot_type / "main_loop") / "view.png"
@@ -79,8 +86,8 @@ class Face:
     def __exit__(self, *exc_info) -> None:
         self.close()
 
-    def _live(self, steps: int | None, on_event: Callable[[Event], None]) -> None:
-        """So many steps more, or until the life ends. Whatever goes wrong, the robot stops before anything else is done."""
+    def _live(self, steps: int | None, on_event: Callable[[Event], None], stop: Flag | None = None) -> None:
+        """So many steps more, or until the life ends or `stop` is set. Whatever goes wrong, the robot stops before anything else is done."""
         target = None if steps is None else self.life.steps_done + steps
         try:
             for event in self.life:
@@ -89,7 +96,7 @@ class Face:
                 on_event(event)
                 if self.display and not self.life.catching_up:
                     self.display(event, self.life.situation)
-                if isinstance(event, Step) and target is not None and event.index + 1 >= target:
+                if (stop and stop.is_set()) or (isinstance(event, Step) and target is not None and event.index + 1 >= target):
                     return
         except BaseException:
             self.robot.stop()
@@ -111,8 +118,9 @@ class Face:
             raise
 
     def _say(self) -> None:
-        while self.tracking.notes:
-            print(self.tracking.notes.pop(0))
+        for notes in (self.life.notes, self.tracking.notes):
+            while notes:
+                print(notes.pop(0))
 
 
 class AutoencoderLatentPredictorWorldModel(Face):
@@ -169,8 +177,11 @@ class AutoencoderConcatPredictorWorldModel(Face):
         self.life.select = _Foreseeing(self.life.select, self._foresee)
         self._clear()
 
-    def run(self, max_iterations: int | None = None, on_event: Callable[[Event], None] | None = None) -> None:
-        """So many robot steps, or until a recording ends. Called again, life goes on; the robot is not cleaned up in between."""
+    def run(self, max_iterations: int | None = None, on_event: Callable[[Event], None] | None = None, stop: Flag | None = None) -> None:
+        """So many robot steps, or until a recording ends; or until the event at which `stop` is set, looked at after every gradient step.
+
+        Called again, life goes on; the robot is not cleaned up in between.
+        """
         if max_iterations is not None and max_iterations < 1:
             raise ConfigurationError(f"max_iterations is {max_iterations}; give a positive number of robot steps, or None for no limit")
 
@@ -180,12 +191,17 @@ class AutoencoderConcatPredictorWorldModel(Face):
             if on_event:
                 on_event(event)
 
-        self._live(max_iterations, hear)
+        self._live(max_iterations, hear, stop)
 
     @property
     def training_canvas(self) -> np.ndarray | None:
         """The newest canvas (H, W, 3) uint8 that it learned from whole; training moves it at random, and hides what is to be painted."""
         return None if self._learned is None else canvas_of(self._model, self._learned)
+
+    @property
+    def training_actions(self) -> np.ndarray | None:
+        """The encoded actions (bars, C) that its bars were made from."""
+        return None if self._learned is None else self._learned.actions
 
     @property
     def reconstruction(self) -> np.ndarray | None:

@@ -263,11 +263,13 @@ def curve_png(
     points: bool = False,
     y_low: float | None = None,
     level: float | None = None,
+    log: bool = False,
     inches: tuple[float, float] = (6.4, 4.0),
 ) -> bytes:
     """A PNG of lines (or loose `points`), one per name: (xs, ys), NaN where there is no value.
 
     `y_low` cuts the axis below (a floor at skill -9 would flatten everything else); `level` draws a thin line at that height.
+    `log`: heights on a log scale, where what is not above 0 is left out.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -290,10 +292,17 @@ def curve_png(
             markevery=1 if points else max(1, len(xs) // 8),
             alpha=0.75 if points else 1.0,
         )
+    if log:
+        axes.set_yscale("log", nonpositive="mask")
     if level is not None:
         axes.axhline(level, color=ink, linewidth=0.8)
     if y_low is not None and axes.get_ylim()[0] < y_low:
         axes.set_ylim(bottom=y_low)
+    counted = {float(x) for xs, _ in series.values() for x in xs}
+    if counted and all(x.is_integer() for x in counted):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # what is counted has no halves
+    if len(counted) == 1:
+        axes.set_xlim(min(counted) - 1, min(counted) + 1)
     axes.set_xlabel(x_label, color=ink, fontsize=14)
     axes.set_ylabel(y_label, color=ink, fontsize=14)
     axes.set_title(title, color=ink, fontsize=14)

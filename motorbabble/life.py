@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from motorbabble.robots.interface import RobotInterface
     from motorbabble.world_models.base import WorldModel
 
+LATE = 5  # actions in a row that start late
 LOOKS = 5  # a robot that answers None this many times in a row has no eyes
 
 
@@ -36,6 +37,7 @@ def live(
     first: int = 0,
     history: "History | None" = None,
     action_delay: float = 0.0,
+    action_period: float | None = None,
 ) -> Iterator[Event]:
     """Yield a Study per gradient step and a Step per action until `stop` is set, step number `steps` is reached or a recording ends.
 
@@ -45,12 +47,13 @@ def live(
     `world_model` is what selectors imagine with; the learner's own unless given. Raises whatever the robot, the selector
     or the learner raise, after robot.stop(); Diverged when a loss is no longer finite. `history`: kept by a caller who wants to
     look at the newest frames too. `action_delay`: seconds that pass after each action and whatever is done with its Step; `stop` ends the wait.
+    `action_period`: seconds from the start of one action to the start of the next, where it can be kept; what was chosen earlier waits.
     """
     if steps is not None and steps < 1:
         raise ConfigurationError(f"steps is {steps}; a life needs a positive number of steps, or None for no limit")
     mind = world_model or (learner.world_model if learner else None)
     history = history or History(robot.action_space, mind.history if mind else 3)
-    return _live(robot, select, learner, stop or Flag(), mind, steps, first, history, check_delay(action_delay))
+    return _live(robot, select, learner, stop or Flag(), mind, steps, first, history, check_delay(action_delay), check_period(action_period))
 
 
 def _live(
@@ -63,7 +66,9 @@ def _live(
     step: int,
     history: "History",
     action_delay: float,
+    action_period: float | None,
 ) -> Iterator[Event]:
+    due = 0.0  # on the monotonic clock
     try:
         while not stop.is_set() and (steps is None or step < steps):
             observation = look(robot)
@@ -88,6 +93,9 @@ def _live(
             if stop.is_set():  # while it was thought about, or a person was asked
                 return
             choice = as_choice(chosen, robot.action_space)
+            if action_period and stop.wait(max(0.0, due - time.monotonic())):
+                return
+            due = time.monotonic() + (action_period or 0.0)
             started, monotonic = time.time_ns(), time.monotonic_ns()
             executed = as_executed(robot.execute_action(choice.action), robot.action_space)
             event = Step(step, observation, choice.action, executed, choice, started, time.time_ns(), monotonic)
@@ -151,6 +159,28 @@ class History:
         return Window(np.stack([observation.image for observation in self.seen]), actions, states)
 
 
+class Pace:
+    """Says once, when it hears of it step by step, that actions do not keep their period."""
+
+    def __init__(self, action_period: float | None):
+        self.period, self.said = check_period(action_period), False
+        self._before = 0
+        self._late: deque[float] = deque(maxlen=LATE)  # seconds between the newest starts, as long as each was too long
+
+    def __call__(self, step: Step) -> str:
+        """A sentence after LATE intervals in a row that were a twentieth longer than asked for; else nothing."""
+        seconds, before, self._before = (step.monotonic_ns - self._before) / 1e9, self._before, step.monotonic_ns
+        if self.period is None or self.said or not before:
+            return ""
+        if seconds < 1.05 * self.period:
+            self._late.clear()
+            return ""
+        self._late.append(seconds)
+        self.said = len(self._late) == LATE
+        lasted = f"the last {LATE} began {sum(self._late) / len(self._late):.2f} s apart"
+        return f"Actions cannot keep a period of {self.period:g} s: {lasted}; give a longer one, or less to do in between." if self.said else ""
+
+
 def look(robot: "RobotInterface") -> Observation:
     """A legal Observation, or one sentence why there is none."""
     for _ in range(LOOKS):
@@ -170,6 +200,13 @@ def as_executed(done: Any, space: ActionSpace) -> Action:
         return space.nearest(done)
     except (ActionError, TypeError, ValueError):
         raise RobotError(f"execute_action returned {dict(done)}, which is none of {space}; return the action that was really executed") from None
+
+
+def check_period(action_period: float | None) -> float | None:
+    """The same seconds, if they can be kept; None: actions follow one another as they can."""
+    if action_period is not None and not 0 < action_period <= TIMEOUT_MAX:
+        raise ConfigurationError(f"action_period is {action_period}; give a positive number of seconds, or None for as fast as it goes")
+    return action_period
 
 
 def check_delay(action_delay: float) -> float:

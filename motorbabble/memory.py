@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from motorbabble.errors import CheckpointError, ConfigurationError, MotorbabbleError, RecordingError
+from motorbabble.errors import CheckpointError, ConfigurationError, LearningError, MotorbabbleError, RecordingError
 from motorbabble.experience import Choice, Ending, Event, Observation, Selector, Situation, Step, Study
 from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded, Saved, differences, kept_copy
 from motorbabble.learning.state import (
@@ -174,12 +174,14 @@ class Memory:
             if not self.trail.is_followed_by(self._tail[0][0], self._tail[1]):
                 self.history.forget()
             tail = self._replayed()
+            waits, self.learner.waits = self.learner.waits, True  # here no robot has to move on
             for event in live(tail, Recalling(self.select, tail), self.learner, stop, first=first, history=self.history):
                 if not isinstance(event, Study) and tail.moment:
                     self.trail.add(tail.moment[0].name, tail.moment[1])
                 if not isinstance(event, Study) and self._unbroken:
                     self._lead_along(event)
                 yield event
+            self.learner.waits = waits
             if tail.skipped:
                 self.notes.append(f"{tail.skipped} moments that were recorded since then are damaged, and were left out.")
         if not self._unbroken:  # a real robot has moved on meanwhile
@@ -272,18 +274,23 @@ class Memory:
         if self.learner.updates - updates >= self.config.save_updates or time.monotonic() - since >= self.config.save_seconds:
             try:
                 self.save(run_state())
+            except LearningError:  # nobody learns any more
+                self.robot.stop()
+                raise
             except CheckpointError as error:  # a full disk may be freed; the save before and the session still hold
                 self.notes.append(f"It was not saved: {error}.")
 
     def save(self, run_state: dict[str, Any]) -> None:
         """A generation of this moment, if generations are kept and this is a moment to keep.
 
-        In the middle of a step the save before and the session say it exactly; where nothing was recorded, this comes nearest.
+        In the middle of a step the save before and the session say it exactly; where nothing was recorded, this comes nearest, and where
+        the robot is a real one, which never stands there again, it is as good.
         """
         in_a_step = self.learner.replay.moments > self.trail.moments
-        recorded = self.recorder is not None or self._tail[0] or isinstance(self.robot, ReplayRobot)
-        if not self._checkpoints or (in_a_step and recorded):
+        exactly = (self.recorder is not None and self._simulated) or self._tail[0] or isinstance(self.robot, ReplayRobot)
+        if not self._checkpoints or (in_a_step and exactly):
             return
+        self.learner.gather()
         self._due = (self.learner.updates, time.monotonic())
         before = self.trail.moments
         history, frames = history_of(self.history, pending=in_a_step)

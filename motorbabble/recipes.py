@@ -10,13 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import tyro
 
+from motorbabble.bounds import CAREFUL, BoundsConfig
 from motorbabble.display import DisplayConfig
 from motorbabble.errors import ConfigurationError, SessionDamaged
 from motorbabble.experience import Selector
 from motorbabble.learning.dreaming import dream_from
 from motorbabble.learning.learner import ONLINE, LearnerConfig
 from motorbabble.learning.schedule import ScheduleConfig
-from motorbabble.life import check_delay
+from motorbabble.life import check_delay, check_period
 from motorbabble.memory import MemoryConfig
 from motorbabble.recording.format import check_name, decoded
 from motorbabble.recording.reader import RecordingReader
@@ -28,13 +29,14 @@ from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.jetbot import JetBotConfig, jetbot
 from motorbabble.robots.stub import StubConfig, StubRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig, ToroidalDotRobot
+from motorbabble.robots.webcam import WebcamConfig, WebcamRobot
 from motorbabble.selectors import SEQUENCES, GoalSelector, RandomSelector, create_sequence_action_selector
 from motorbabble.tracking import TrackingConfig
 from motorbabble.world_models.dream import DreamConfig
 
 Tracked = Annotated[TrackingConfig, tyro.conf.arg(name="")]  # its flags stand by themselves: --wandb PROJECT
 Shown = Annotated[DisplayConfig, tyro.conf.arg(name="")]
-RobotConfig = ToroidalDotConfig | BodiesConfig | GymnasiumConfig | StubConfig | Dot2dConfig | DreamConfig | JetBotConfig
+RobotConfig = ToroidalDotConfig | BodiesConfig | GymnasiumConfig | StubConfig | Dot2dConfig | DreamConfig | JetBotConfig | WebcamConfig
 
 
 def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
@@ -51,6 +53,8 @@ def robot_from(config: RobotConfig, seed: int) -> RobotInterface:
         return dream_from(config, seed)
     if isinstance(config, JetBotConfig):
         return jetbot(config, seed)
+    if isinstance(config, WebcamConfig):
+        return WebcamRobot(config, seed)
     return ToroidalDotRobot(config, seed=seed)
 
 
@@ -124,6 +128,10 @@ class LearningRecipe:
     track: Tracked = field(default_factory=TrackingConfig)
     show: Shown = field(default_factory=DisplayConfig)
     action_delay: float = 0.0  # seconds that pass after each action
+    action_period: float | None = None  # seconds from the start of an action to that of the next, where it can be kept; None: as fast as it goes
+    beside: bool = False  # it learns in a process of its own, while the robot acts
+    gate: Literal["act", "wait"] = "act"  # of one that learns beside: the robot acts on time, or waits until the newest frame was learned from
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)  # that stop the robot before its steps are done; the exam's steps too
 
     def __post_init__(self):
         if self.exam_steps < 2 or self.seed < 0:
@@ -134,6 +142,7 @@ class LearningRecipe:
                 "--goal SESSION:MOMENT, or neither"
             )
         check_delay(self.action_delay)
+        check_period(self.action_period)
 
     def select(self) -> str | Selector:
         """The selector's name, or, where it wants something, the selector."""
@@ -155,6 +164,7 @@ class RunnerRecipe:
     display: bool = False  # draw what it sees, in a window, or else in a file view.png
     display_interval: int = 10  # steps between two pictures; where a person is asked there is one before each question
     action_delay: float = 0.0  # seconds that pass after each action
+    bounds: BoundsConfig = field(default_factory=BoundsConfig)  # that stop the robot before its steps are done
     out: Path = Path("saved/cards")  # where view.png goes, in a folder of its own
 
     def __post_init__(self):
@@ -187,9 +197,10 @@ RECIPES: dict[str, LearningRecipe | RunnerRecipe] = {
     "dream_latent": LearningRecipe(DreamConfig()),
     "dream_runner": RunnerRecipe(DreamConfig(), sequence="random"),
     "gym_latent": LearningRecipe(GymnasiumConfig(), LatentChoice(image_size=(64, 64), patch_size=8), replace(ONLINE, shift=(0, 0)), steps=2000),
-    "jetbot_latent": LearningRecipe(JetBotConfig(), exam_steps=60),
-    "jetbot_canvas": LearningRecipe(JetBotConfig(), CanvasChoice(), exam_steps=60),
-    "jetbot_runner": RunnerRecipe(JetBotConfig(), sequence="random"),
+    "jetbot_latent": LearningRecipe(JetBotConfig(), exam_steps=60, action_period=0.5, beside=True, bounds=CAREFUL),
+    "jetbot_canvas": LearningRecipe(JetBotConfig(), CanvasChoice(), exam_steps=60, action_period=0.5, beside=True, bounds=CAREFUL),
+    "jetbot_runner": RunnerRecipe(JetBotConfig(), sequence="random", bounds=CAREFUL),
+    "webcam_latent": LearningRecipe(WebcamConfig(), LatentChoice(image_size=(112, 112)), steps=300, exam_steps=40, bounds=BoundsConfig(stall=20)),
     "stub": LearningRecipe(StubConfig(), steps=60, exam_steps=20, show=DisplayConfig(display=True)),
     # The mission's own numbers: a larger model, a slower rate, a longer warm-up than a short life can use.
     "mission": LearningRecipe(
@@ -214,6 +225,7 @@ ABOUT = {
     "jetbot_latent": "a JetBot at --robot.ip (docs/jetbot.md), or with --robot.fake a stand-in on this machine",
     "jetbot_canvas": "the same JetBot, its next frame painted beside the last ones",
     "jetbot_runner": "the same JetBot, acting at random, without learning",
+    "webcam_latent": "any camera; you do the actions, or a motor board (docs/webcam.md); with --robot.fake a drawn room",
     "stub": "a stand-in without hardware: noise and a red square, nine actions, and a picture of what it imagines for each",
     "mission": "the dot with the original description's numbers; slow, for comparison",
 }

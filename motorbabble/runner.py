@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
+from motorbabble.bounds import Bounds, BoundsConfig
 from motorbabble.display import Display, DisplayConfig
 from motorbabble.experience import Choice, Selector, Situation, Step
 from motorbabble.life import History, check_delay, live
@@ -19,7 +20,7 @@ class RobotRunner:
 
     action_selector: random unless given. interactive: a person accepts, replaces or stops each action. display_interval: every so
     many steps the frame is shown with step and action, in a window or else in the file `view`; 0: never, unless it is interactive.
-    action_delay: seconds that pass after each action. ask, say: like `input` and `print`.
+    action_delay: seconds that pass after each action. ask, say: like `input` and `print`. bounds: what else ends it; said when it does.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class RobotRunner:
         view: Path | str | None = None,
         ask: Callable[[str], str] = input,
         say: Callable[[str], Any] = print,
+        bounds: BoundsConfig | None = None,
     ):
         self.robot, self.action_selector = robot, action_selector or RandomSelector()
         self.interactive, self.display_interval, self.action_delay = interactive, display_interval, check_delay(action_delay)
         self.view = Path(view) if view else Path("saved/cards") / robot.robot_type / "runner" / "view.png"
         self.ask, self.say = ask, say
+        self.bounds = bounds or BoundsConfig()
         self.counts: Counter[str] = Counter()
         self.started_ns: list[int] = []
         self.durations: list[float] = []  # seconds
@@ -46,7 +49,7 @@ class RobotRunner:
         """Act until `max_steps`, `stop` or the end of a recording; returns `statistics()`."""
         space, stop = self.robot.action_space, stop or Flag()
         history, select = History(space, frames=1), self.action_selector
-        display = self._display()
+        display, bounds = self._display(), Bounds(self.bounds, self.robot, stop)
 
         def consider(situation: Situation, choice: Choice) -> list[str]:
             done = [f"{label} x {count}" for label, count in sorted(self.counts.items())]
@@ -60,6 +63,8 @@ class RobotRunner:
                     self.counts[space.label(event.executed)] += 1
                     self.started_ns.append(event.started_ns)
                     self.durations.append((event.ended_ns - event.started_ns) / 1e9)
+                if why := bounds(event):
+                    self.say(why)
                 if display:
                     display(event, Situation(history.window(), space, step=event.index if isinstance(event, Step) else 0))
             if stop.is_set():

@@ -367,8 +367,8 @@ def make_service(rpyc, body, about):
         # Leased: the robot times what it was told. `sent` is this robot's clock, as the client reckons it.
 
         def exposed_info(self):
-            """JSON text: what this server is."""
-            return json.dumps(dict(about, now=time.monotonic()))
+            """JSON text: what this server is, and its battery's charge from 0 to 1, null where nobody knows."""
+            return json.dumps(dict(about, battery=body.battery(), now=time.monotonic()))
 
         def exposed_get_frame(self, after):
             """The newest picture, taken after `after` on this robot's clock: (number, captured, now, JPEG)."""
@@ -422,10 +422,10 @@ def in_time(sent):
 
 
 class Body:
-    """Eyes, motors, and who drives."""
+    """Eyes, motors, battery, and who drives."""
 
-    def __init__(self, eye, orders):
-        self.eye, self.orders = eye, orders
+    def __init__(self, eye, orders, battery):
+        self.eye, self.orders, self.battery = eye, orders, battery
         self.lock, self.driver, self.drove = threading.Lock(), None, 0.0
 
     def drive(self, who, what, left, right, seconds=0.0):
@@ -481,7 +481,7 @@ def serve(arguments, token, orders, page, parent, motors):
 
     servers.Channel = short_of(servers.Channel)
     eye = FakeEye(arguments.latch, arguments.seed) if arguments.fake else JetBotEye()
-    body = Body(eye, orders)
+    body = Body(eye, orders, fake_battery(arguments.battery, arguments.drain) if arguments.fake else JetBotBattery())
     threading.Thread(target=watch, args=(body, page, parent), daemon=True).start()
     about = {
         "protocol": PROTOCOL,
@@ -654,7 +654,31 @@ class JetBotEye:
         self.camera.stop()
 
 
-# The stand-in: a motor board that is a file, and a camera in a drawn room
+class JetBotBattery:
+    """The charge, from 0 to 1, by the voltage that an INA219 at 0x41 measures (Waveshare's boards, three cells); None where there is none."""
+
+    EMPTY, FULL = 9.0, 12.6  # volts
+
+    def __init__(self):
+        try:
+            from smbus import SMBus
+
+            self.bus = SMBus(1)
+        except (ImportError, OSError):
+            self.bus = None
+
+    def __call__(self):
+        if self.bus is None:
+            return None
+        try:
+            word = self.bus.read_word_data(0x41, 2)  # the bus voltage: its bytes swapped, in units of 4 mV from the fourth bit on
+        except OSError:
+            return None
+        volts = ((word & 0xFF) << 8 | word >> 8) // 8 * 0.004
+        return min(max((volts - self.EMPTY) / (self.FULL - self.EMPTY), 0.0), 1.0)
+
+
+# The stand-in: a motor board that is a file, a battery that is a clock, and a camera in a drawn room
 
 COLUMNS, ACROSS, BLOCK = 84, 28, 8  # of the room all around; of a picture; pixels of one
 TURN = 125.0  # columns per second at speed 1: the action 0.12 for 0.2 s turns it by 3
@@ -673,6 +697,12 @@ class FakeBoard:
 
     def zero(self):
         self.write(0.0, 0.0)
+
+
+def fake_battery(charge, drain):
+    """Falls by `drain` a minute; None where no `charge` was given."""
+    begun = time.monotonic()
+    return lambda: None if charge is None else max(0.0, charge - drain * (time.monotonic() - begun) / 60)
 
 
 class FakeEye:
@@ -775,6 +805,8 @@ def main():
     parser.add_argument("--fake", action="store_true", help="no hardware: a drawn room, and motors that are a file")
     parser.add_argument("--latch", help="the file for the fake motors' values")
     parser.add_argument("--seed", type=int, default=0, help="of the drawn room")
+    parser.add_argument("--battery", type=float, help="the charge, 0 to 1, that the fake robot begins with; else it reports none")
+    parser.add_argument("--drain", type=float, default=0.01, help="of it in a minute (default %(default)s)")
     arguments = parser.parse_args()
     if not 0 < arguments.limit <= 1:
         parser.error("--limit is %g; give more than 0, and at most 1" % arguments.limit)

@@ -9,7 +9,7 @@ from jetbot_faults import SERVER
 
 
 def loaded():
-    spec = importlib.util.spec_from_file_location("jetbot_server", SERVER)
+    spec = importlib.util.spec_from_file_location("robot_host.jetbot_server", SERVER)  # as mutmut names it
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

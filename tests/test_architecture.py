@@ -19,9 +19,9 @@ HOUSE = {
     4: "world_models",
     5: "learning selectors analysis tracking",
     6: "life display",
-    6.5: "memory watching",  # keeps a life: records it, saves it, resumes it; looks into it for trackers
-    7: "agents recipes runner",
-    7.5: "config faces __init__",  # a landing: they only show what lies below
+    6.5: "memory watching bounds",  # keeps a life: records it, saves it, resumes it; looks into it for trackers; ends it early
+    7: "agents recipes runner __init__",
+    7.5: "config faces birth",  # a landing: they only show, or put together, what lies below
     8: "explorer commands",
     9: "cli",
     10: "__main__",

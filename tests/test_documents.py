@@ -8,7 +8,7 @@ import pytest
 from exams import robot_exam
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md"), *(ROOT / "integrations").rglob("*.md")])
 BESIDE = ("", "motorbabble/", "tests/", "docs/")  # `life.py` may mean motorbabble/life.py
 named = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 
@@ -136,7 +136,8 @@ def test_requirements_pin_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins), "one exact version each"
-    assert names(project["dependencies"]) | names(project["optional-dependencies"]["dev"]) <= names(pins)
+    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    assert names(asked) <= names(pins)
 
 
 def test_requirements_are_what_the_tests_run_with():

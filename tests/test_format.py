@@ -7,7 +7,9 @@ import json
 import re
 import struct
 import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -289,6 +291,14 @@ def test_bytes_that_are_no_picture_are_damage():
     for data in (b"", b"\x89PNG", whole[: len(whole) // 2], whole[:-30]):
         with pytest.raises(SessionDamaged, match=f"{len(data)} bytes cannot be decoded"):
             parts.decoded(data)
+
+
+def test_frames_are_decoded_in_several_threads_and_warnings_stay_what_they_were():
+    """What catches warnings does so for the whole process, and threads that take turns in it leave it changed."""
+    data, before = parts.to_png(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found.shape == (64, 64, 3) for found in threads.map(parts.decoded, [data] * 400))
+    assert warnings.filters == before
 
 
 def test_a_picture_larger_than_any_camera_is_not_decoded(monkeypatch):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -13,6 +14,8 @@ from test_cli import ROOT, babble
 
 from motorbabble.commands import feed, robots
 from motorbabble.errors import ConfigurationError, RobotError, RobotLost
+from motorbabble.experience import Step
+from motorbabble.learning.checkpoint import Checkpoints
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.robots.jetbot import FakeJetBot
 
@@ -37,12 +40,49 @@ def test_a_robot_that_is_lost_ends_the_run_with_exit_code_3(tmp_path):
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        server.wait_until_moving(20)
+        server.wait_until_moving(60)
         os.kill(server.front, signal.SIGKILL)
-        _, said = run.communicate(timeout=10)
+        _, said = run.communicate(timeout=30)
     assert run.returncode == 3 and said.count("\n") == 1 and "the robot at 127.0.0.1" in said
     (session,) = (tmp_path / "saved" / "sessions" / "jetbot").glob("session_*")
     assert RecordingReader(session).meta.state == "closed"
+
+
+SMALL = ("--model.image-size", "32", "32", "--model.patch-size", "8")
+
+
+def test_a_robot_that_is_lost_while_it_learns_loses_no_step(tmp_path):
+    """kill -9 of its server in the middle: exit code 3, one sentence, a closed session, a save of the last step; the next run goes on from it."""
+    checkpoints, sessions = tmp_path / "saved" / "checkpoints" / "jetbot" / "jetbot_latent", tmp_path / "saved" / "sessions" / "jetbot"
+    words = ["run", "jetbot_latent", *SMALL, "--steps", "400"]
+    with Server(tmp_path) as server:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "motorbabble", *words, "--robot.port", str(server.port)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        late = time.monotonic() + 120
+        while len(server.values()) < 30:  # some actions
+            assert time.monotonic() < late and run.poll() is None
+            time.sleep(0.02)
+        os.kill(server.front, signal.SIGKILL)
+        _, said = run.communicate(timeout=60)
+        assert server.stopped_after(time.monotonic()) == 0.0
+    assert run.returncode == 3 and said.count("\n") == 1 and "the robot at 127.0.0.1" in said and "Traceback" not in said
+    (session,) = sessions.glob("session_*")
+    first, saved = RecordingReader(session), Checkpoints(checkpoints).load()
+    assert saved and first.meta.state == "closed" and not first.damaged() and len(first) >= 3
+    assert saved.state["run"]["steps_done"] == len(first), "saved at its last step"
+    with Server(tmp_path) as server:
+        again = babble(*words[:-1], "2", "--exam-steps", "2", "--robot.port", str(server.port), folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"updates and {len(first)} steps." in " ".join(again.stdout.split()), "and it does not live it again"
+    (second,) = set(sessions.glob("session_*")) - {session}
+    steps = [event.index for event in RecordingReader(second).events() if isinstance(event, Step)]
+    assert steps == [len(first), len(first) + 1]
 
 
 @pytest.mark.parametrize(

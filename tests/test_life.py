@@ -11,7 +11,7 @@ from counting import Counting, read
 from test_learning import assert_whole
 
 from motorbabble.errors import ActionError, ConfigurationError, Diverged, EndOfSession, FrameError, RobotError
-from motorbabble.experience import Choice, Observation, Step, Study
+from motorbabble.experience import Choice, Ending, Observation, Step, Study
 from motorbabble.life import live
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import RandomSelector, create_constant_action_selector
@@ -83,6 +83,19 @@ def test_history_ends_with_the_episode():
     assert lengths == [1, 2, 3, 3, 1, 2, 3, 3]
 
 
+def test_a_life_goes_on_after_an_episode_that_ended():
+    frames = iter([(0, False), (0, True), (1, False), (1, True), (2, False)])
+
+    def sees():
+        episode, ends = next(frames)
+        return Observation(np.zeros((8, 8, 3), np.uint8), episode=episode, ends=ends)
+
+    learner = Scripted()
+    events = list(live(Watched(sees=sees), ADD, learner, steps=3))
+    assert [type(event) for event in events if not isinstance(event, Study)] == [Step, Ending, Step, Ending, Step]
+    assert len(learner.remembered) == 5, "and the last frame is learned from"
+
+
 def test_the_learner_remembers_each_frame_with_the_action_that_led_to_it():
     learner = Scripted()
     robot = Counting(episode_steps=5)
@@ -141,20 +154,21 @@ def raising(error):
 @pytest.mark.parametrize(
     ("robot", "error", "says"),
     [
-        (Watched(sees=lambda: None), RobotError, "no frame 5 times in a row"),
-        (Watched(sees=raising(RobotError("the camera is gone"))), RobotError, "camera is gone"),
-        (Watched(does=raising(RobotError("the motor is stuck"))), RobotError, "motor is stuck"),
-        (Watched(does=lambda action: None), RobotError, "return the action"),
-        (Watched(does=lambda action: {"jump": 1}), RobotError, "none of"),
-        (Watched(does=lambda action: {"add": float("nan")}), RobotError, "none of"),
-        (Watched(sees=lambda: np.zeros((8, 8), np.uint8)), FrameError, "shape"),
-        (Watched(sees=lambda: np.zeros((8, 8, 3))), FrameError, "float64, not uint8"),
-        (Watched(sees=lambda: np.full((8, 8, 3), np.nan)), FrameError, "NaN"),
-        (Watched(sees=lambda: [[0]]), FrameError, "numpy array"),
-        (Watched(does=raising(KeyboardInterrupt("by hand"))), KeyboardInterrupt, "by hand"),
+        (lambda: Watched(sees=lambda: None), RobotError, "no frame 5 times in a row"),
+        (lambda: Watched(sees=raising(RobotError("the camera is gone"))), RobotError, "camera is gone"),
+        (lambda: Watched(does=raising(RobotError("the motor is stuck"))), RobotError, "motor is stuck"),
+        (lambda: Watched(does=lambda action: None), RobotError, "return the action"),
+        (lambda: Watched(does=lambda action: {"jump": 1}), RobotError, "none of"),
+        (lambda: Watched(does=lambda action: {"add": float("nan")}), RobotError, "none of"),
+        (lambda: Watched(sees=lambda: np.zeros((8, 8), np.uint8)), FrameError, "shape"),
+        (lambda: Watched(sees=lambda: np.zeros((8, 8, 3))), FrameError, "float64, not uint8"),
+        (lambda: Watched(sees=lambda: np.full((8, 8, 3), np.nan)), FrameError, "NaN"),
+        (lambda: Watched(sees=lambda: [[0]]), FrameError, "numpy array"),
+        (lambda: Watched(does=raising(KeyboardInterrupt("by hand"))), KeyboardInterrupt, "by hand"),
     ],
 )
 def test_a_robot_that_breaks_its_contract_is_stopped_and_the_error_says_why(robot, error, says):
+    robot = robot()
     with pytest.raises(error, match=says) as caught:
         list(live(robot, ADD, steps=3))
     assert robot.stops == 1

@@ -17,6 +17,7 @@ from motorbabble.robots.jetbot import FakeJetBot
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.stub import StubRobot
 from motorbabble.robots.toroidal_dot import ToroidalDotRobot
+from motorbabble.robots.webcam import WebcamConfig, WebcamRobot
 from motorbabble.world_models.dream import DreamRobot
 
 ROBOTS = {
@@ -36,6 +37,7 @@ ROBOTS = {
     "four rooms": lambda: GymnasiumRobot(GymnasiumConfig("MiniGrid-FourRooms-v0", settings='{"tile_size": 8}'), seed=0),
     "stub": lambda: StubRobot(seed=4),
     "jetbot that is not there": FakeJetBot,
+    "webcam in a drawn room": lambda: WebcamRobot(WebcamConfig(fake=True, size=48, duration=0.03), seed=2),
     "dream": lambda: DreamRobot(PerfectMind(dot_2d()), dot_2d().action_space, [seen(dot_2d(seed)) for seed in range(5)], 7, seed=3),
     "recording of a robot": onward,
     "robot that is recorded": lambda: RecordingRobot(Counting(episode_steps=9), tempfile.mkdtemp()),

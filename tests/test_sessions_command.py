@@ -11,10 +11,10 @@ from rich.console import Console
 
 from motorbabble.cli import main
 from motorbabble.commands import sessions as command
-from motorbabble.commands.sessions import _COMMANDS, _picture, _time, sessions
+from motorbabble.commands.sessions import _COMMANDS, _picture, sessions
 from motorbabble.recording.format import Continues
 from motorbabble.recording.reader import RecordingReader
-from motorbabble.recording.shelf import Shelf, find_session
+from motorbabble.recording.shelf import Shelf, duration, find_session
 from motorbabble.recording.writer import RecordingWriter
 
 
@@ -105,7 +105,7 @@ def test_a_picture_keeps_its_colours():
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (-1, ""), (3.21, "3.2 s"), (59.99, "60.0 s"), (245, "4:05"), (3723, "1:02:03")])
 def test_times_are_short(seconds, text):
-    assert _time(seconds) == text
+    assert duration(seconds) == text
 
 
 # Checks

@@ -184,7 +184,9 @@ def test_the_best_average_is_kept(readers, monkeypatch):
     assert set(model.predictor.head.bias.tolist()) == {10.0}
 
 
-@pytest.mark.parametrize("bad", [{"updates": 0}, {"patience": 0}, {"until_skill": 1.0}, {"until_skill": float("nan")}, {"least_gain": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"updates": 0}, {"patience": 0}, {"until_skill": 1.0}, {"until_skill": float("nan")}, {"until_error": 0.0}, {"least_gain": float("nan")}]
+)
 def test_settings_that_cannot_work_are_refused(bad):
     with pytest.raises(ConfigurationError):
         TrainingConfig(**bad)

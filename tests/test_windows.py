@@ -207,8 +207,8 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
         hold_out([recorded(tmp_path, 5)], 3)
     with pytest.raises(ConfigurationError, match="none of 2 sessions holds 3 frames"):
         hold_out([recorded(tmp_path, 2, first) for first in (0, 10)], 3)
-    with pytest.raises(ConfigurationError, match="windows of 1 frames"):
-        SessionWindows([Part.whole(recorded(tmp_path, 5, 50))], 1)
+    with pytest.raises(ConfigurationError, match="windows of 0 frames"):
+        SessionWindows([Part.whole(recorded(tmp_path, 5, 50))], 0)
 
 
 def test_a_session_too_short_for_a_window_does_not_count(tmp_path):

@@ -86,8 +86,8 @@ def attention_numbers(world_model: WorldModel, trials: Sequence[Trial]) -> dict[
     }
 
 
-def look(world_model: WorldModel, trial: Trial) -> Look | None:
-    """None without attention, or where nothing changed."""
+def look(world_model: WorldModel, trial: Trial, everywhere: bool = False) -> Look | None:
+    """None without attention, and where nothing changed, unless what all of the frame looks at is then asked for (`everywhere`)."""
     looked = attention_in(world_model, trial)
     if looked is None:
         return None
@@ -97,7 +97,9 @@ def look(world_model: WorldModel, trial: Trial) -> Look | None:
     height, width = differs.shape
     changed = differs.reshape(index.rows, height // index.rows, index.columns, width // index.columns).any((1, 3))
     if not changed.any():
-        return None
+        if not everywhere:
+            return None
+        changed = np.ones_like(changed)
     mean = rows[:, torch.from_numpy(changed.flatten())].mean(1)  # (heads, M)
     heads = [head[index.frames[-2:]].unflatten(1, (index.rows, index.columns)).numpy() for head in mean]
     earlier = mean[:, index.frames[:-1].flatten()].sum(1)
@@ -146,6 +148,17 @@ def attention_section(numbers: Mapping[str, Any], looks: Sequence[Look]) -> str:
     found = numbers.get("attention")
     if found is None:
         return ""
+    note = (
+        f"When it predicts, each patch of the last frame looks at {found['keys']} tokens: the patches and the action of {found['moments']} "
+        f"moment{'s' * (found['moments'] != 1)}. Mean of {found['trials']} moments and all heads, beside attention that looks everywhere alike. "
+        "Attention says what is read, not what it does to the picture; the section before this one says that."
+    )
+    pictures = "".join(map(_look, looks))
+    return section("Where it looks", note, attention_table(found) + pictures)
+
+
+def attention_table(found: Mapping[str, Any]) -> str:
+    """The numbers of `attention_numbers`, per layer, beside attention that looks everywhere alike."""
     layers = found["layers"]
     names = [f"layer {i}{' (last)' * (i == len(layers))}" for i in range(1, len(layers) + 1)]
     head = "".join(f"<th scope=col>{name}</th>" for name in ("number", names[-1], "everywhere alike", *names[:-1]))
@@ -154,34 +167,34 @@ def attention_section(numbers: Mapping[str, Any], looks: Sequence[Look]) -> str:
         values = [of[key] for of in (layers[-1], found["uniform"], *layers[:-1])]
         cells = "".join(f"<td>{'–' if value is None else form.format(value)}</td>" for value in values)
         body += f"<tr><th scope=row>{title}<br><span class=quiet>{note}</span></th>{cells}</tr>"
-    table = f"<div class=wide><table class=scores><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    note = (
-        f"When it predicts, each patch of the last frame looks at {found['keys']} tokens: the patches and the action of {found['moments']} "
-        f"moment{'s' * (found['moments'] != 1)}. Mean of {found['trials']} moments and all heads, beside attention that looks everywhere alike. "
-        "Attention says what is read, not what it does to the picture; the section before this one says that."
-    )
-    pictures = "".join(map(_look, looks))
-    return section("Where it looks", note, table + pictures)
+    return f"<div class=wide><table class=scores><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _look(look: Look) -> str:
-    two, spots = len(look.frames) > 1, int(look.changed.sum())
-    still = np.zeros_like(look.heads[0])
-    tiles = [picture(_stacked(look, still), "outlined", "<br>what will change")]
+    tiles = [picture(image, title, f"<br>{words}") for title, words, image in pictures_of(look)]
+    return f"<div><div class=scene>{''.join(tiles)}</div><p class=quiet>{sentence_of(look)}</p></div>"
+
+
+def pictures_of(look: Look, height: int = 224) -> list[tuple[str, str, np.ndarray]]:
+    """(title, words, (at most `height`, W, 3) uint8) of the place that is asked about, and of where each head looked for it."""
+    title, words = ("now", "all of it asks") if look.changed.all() else ("outlined", "what will change")
+    tiles = [(title, words, _stacked(look, np.zeros_like(look.heads[0]), height))]
     for number, (heat, actions, earlier) in enumerate(zip(look.heads, look.actions, look.earlier, strict=True), 1):
-        words = f"<br>{heat[-1].sum():.0%} on this frame, {earlier:.0%} on earlier ones, {actions:.1%} on actions"
-        tiles.append(picture(_stacked(look, heat / max(heat.max(), 1e-9)), f"head {number}", words))
-    said = (
-        f"<p class=quiet>What the last layer looked at for the {spots} patch{'es' * (spots != 1)} where something changed next: "
-        f"the brighter, the more attention.{' Above the frame before, below the newest one.' * two}</p>"
-    )
-    return f"<div><div class=scene>{''.join(tiles)}</div>{said}</div>"
+        words = f"{heat[-1].sum():.0%} on this frame, {earlier:.0%} on earlier ones, {actions:.1%} on actions"
+        tiles.append((f"head {number}", words, _stacked(look, heat / max(heat.max(), 1e-9), height)))
+    return tiles
 
 
-def _stacked(look: Look, heat: np.ndarray) -> np.ndarray:
+def sentence_of(look: Look) -> str:
+    two, spots = len(look.frames) > 1, int(look.changed.sum())
+    asked = f"the {spots} patch{'es' * (spots != 1)} where something changed next" if not look.changed.all() else f"all {spots} patches"
+    return f"What the last layer looked at for {asked}: the brighter, the more attention.{' Above the frame before, below the newest one.' * two}"
+
+
+def _stacked(look: Look, heat: np.ndarray, height: int) -> np.ndarray:
     """The older frame above the newest one, in which the place is framed."""
     drawn: list[np.ndarray] = []
-    side = (224 - 6) // len(look.frames)  # a page's pictures are at most 224 pixels high
+    side = (height - 6) // len(look.frames)
     for number, (frame, on) in enumerate(zip(look.frames, heat, strict=True)):
         newest = number == len(look.frames) - 1
         lit = spotlit(frame, on, look.changed & newest, side=side)

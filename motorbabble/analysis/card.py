@@ -176,15 +176,17 @@ def at_the_door(world_model: WorldModel, steps: Sequence[Step]) -> Sequence[Step
     return [replace(step, observation=replace(step.observation, image=world_model.at_the_door(step.observation.image))) for step in steps]
 
 
+def imagined(world_model: WorldModel, window: Window, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What plans (N, H, C) would lead to: pictures (N, H, h, w, 3) float, and uncertainty (N, H) in nats; not all at once where there are many."""
+    at_once = max(1, _PICTURES // plans.shape[1])
+    parts = [world_model.imagine(window, plans[first : first + at_once]) for first in range(0, len(plans), at_once)]
+    pictures = np.concatenate([part.images.float().cpu().numpy() for part in parts if part.images is not None])
+    return pictures.transpose(0, 1, 3, 4, 2), np.concatenate([part.uncertainty.float().cpu().numpy() for part in parts])
+
+
 def picturing(world_model: WorldModel) -> Predict:
     """The model wearing the face that the floors wear."""
-
-    def predict(window: Window, plans: np.ndarray) -> np.ndarray:
-        at_once = max(1, _PICTURES // plans.shape[1])
-        parts = [world_model.imagine(window, plans[first : first + at_once]).images for first in range(0, len(plans), at_once)]
-        return np.concatenate([part.float().cpu().numpy() for part in parts if part is not None]).transpose(0, 1, 3, 4, 2)
-
-    return predict
+    return lambda window, plans: imagined(world_model, window, plans)[0]
 
 
 def _scores(scored: Tally, horizon: list[float | None], labels: Sequence[str], change: float | None) -> dict:

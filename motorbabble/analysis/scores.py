@@ -109,7 +109,12 @@ def nearest(candidates: np.ndarray, action: np.ndarray) -> int:
 
 def predicted(predict: Predict, window: Window, plans: np.ndarray) -> np.ndarray:
     """What `predict` says, clipped to [0, 1] as a screen would; Diverged when it is not a number."""
-    images = np.asarray(predict(window, plans), np.float32)
+    return on_screen(predict(window, plans))
+
+
+def on_screen(images: np.ndarray) -> np.ndarray:
+    """Predicted pictures, float, clipped to [0, 1]; Diverged when they hold what is not a number."""
+    images = np.asarray(images, np.float32)
     if not np.isfinite(images).all():
         count = int((~np.isfinite(images)).sum())
         raise Diverged(f"a predicted picture holds {count} values that are NaN or infinite; go back to an older checkpoint")

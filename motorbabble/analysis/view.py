@@ -87,16 +87,21 @@ class View:
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8: now, decoded, the last prediction; then each action with its uncertainty, which its border shows too."""
         assert self.situation is not None, "consider a moment first"
-        situation, space, model = self.situation, self.situation.action_space, self.situation.world_model
-        chosen = f", chose {space.label(self.choice.action)}: {self.choice.why}" if self.choice else ""
-        title = f"Step {situation.step}{chosen}"
+        chosen = f", chose {self.situation.action_space.label(self.choice.action)}: {self.choice.why}" if self.choice else ""
+        side = self.side if self.situation.world_model else 2 * self.side
+        return sheet(self.groups(), f"Step {self.situation.step}{chosen}", side=side)
+
+    def groups(self) -> list[tuple[str, list[Tile]]]:
+        """What `picture` puts on one sheet, group by group under a title each."""
+        assert self.situation is not None, "consider a moment first"
+        situation, model = self.situation, self.situation.world_model
         if model is None:
-            return sheet([("", [Tile(situation.window.images[-1], "now")])], title, side=2 * self.side)
+            return [("", [Tile(situation.window.images[-1], "now")])]
         with thinking(model):
             groups = [("What it sees", self._seen(situation, model)), self._imagined(situation, model)]
             if isinstance(model, CanvasWorldModel) and (tiles := self._on_canvas(situation, model)):
                 groups.append(("On the canvas: each bar is an action, in its colour and in words", tiles))
-        return sheet(groups, title, side=self.side)
+        return groups
 
     def training_picture(self, situation: Situation, note: str = "") -> np.ndarray:
         """(H, W, 3) uint8: now beside its reconstruction, for the time in which the robot waits and only learns to see."""

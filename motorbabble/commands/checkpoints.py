@@ -72,6 +72,7 @@ def _show(folder: Path) -> None:
         "saved": _when(folder, loaded),
         "updates": f"{state['counters']['updates']} on {state['counters']['samples']} windows in {state['counters']['seconds']:.0f} s",
         "steps": state.get("run", {}).get("steps_done"),
+        "lesson": state.get("about", {}).get("lesson"),
         "remembers": ", ".join(state.get("remembered", [])) or None,
         **manifest["architecture"],
         **state.get("about", {}).get("settings", {}),

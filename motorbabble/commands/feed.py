@@ -4,17 +4,18 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation
 from motorbabble.life import look
+from motorbabble.recipes import robot_from
 from motorbabble.robots.interface import RobotInterface
-from motorbabble.robots.jetbot import JetBotConfig, jetbot
+from motorbabble.robots.jetbot import JetBotConfig
+from motorbabble.robots.webcam import WebcamConfig
 
-TITLE = "JetBot Live Feed"
 PAUSE = 0.033  # seconds between two looks, about thirty a second at most
 
 
@@ -22,7 +23,7 @@ PAUSE = 0.033  # seconds between two looks, about thirty a second at most
 class Feed:
     """The live camera; nothing moves."""
 
-    robot: JetBotConfig = field(default_factory=JetBotConfig)
+    robot: JetBotConfig | WebcamConfig
     headless: bool = False  # no window: rate, age and latency once a second
     seconds: float | None = None  # how long; None: until q or Ctrl+C
 
@@ -31,16 +32,26 @@ class Feed:
             raise ConfigurationError(f"seconds is {self.seconds}; give more than 0, or none at all")
 
 
+TITLES = {"jetbot": "JetBot Live Feed", "webcam": "Webcam Live Feed"}
+ROBOTS = {"jetbot": JetBotConfig(), "webcam": WebcamConfig()}
+
+
 def feed(arguments: Sequence[str]) -> None:
     words, flags = words_and_flags(arguments)
-    if words != ["jetbot"] and not {"-h", "--help"} & set(flags):
-        raise ConfigurationError(f"babble feed {' '.join(arguments)} is not a command; use babble feed jetbot [--robot.ip ADDRESS] [--headless]")
-    chosen: Feed = parse(Feed(), flags, "babble feed jetbot")
+    if not words and {"-h", "--help"} & set(flags):
+        words = ["jetbot"]
+    if len(words) != 1 or words[0] not in ROBOTS:
+        raise ConfigurationError(
+            f"babble feed {' '.join(arguments)} is not a command; use babble feed jetbot [--robot.ip ADDRESS] [--headless], "
+            "or babble feed webcam [--robot.camera NUMBER] [--headless]"
+        )
+    chosen: Feed = parse(Feed(ROBOTS[words[0]]), flags, f"babble feed {words[0]}")
+    config = replace(chosen.robot, board="") if isinstance(chosen.robot, WebcamConfig) else chosen.robot  # nothing moves
     show, close = (lambda seen: True), (lambda: None)
     if not chosen.headless:
-        show, close = window()
+        show, close = window(TITLES[words[0]])
     try:
-        with jetbot(chosen.robot) as robot:
+        with robot_from(config, seed=0) as robot:
             watch(robot, show, chosen.headless, chosen.seconds)
     finally:
         close()
@@ -65,7 +76,7 @@ def watch(robot: RobotInterface, show: Callable[[Observation], bool], tells: boo
         time.sleep(max(0.0, asked + PAUSE - time.monotonic()))
 
 
-def window() -> tuple[Callable[[Observation], bool], Callable[[], None]]:
+def window(title: str) -> tuple[Callable[[Observation], bool], Callable[[], None]]:
     """How a picture is shown, which answers False once q was pressed or the window closed, and how it ends."""
     try:
         cv2: Any = importlib.import_module("cv2")
@@ -73,11 +84,11 @@ def window() -> tuple[Callable[[Observation], bool], Callable[[], None]]:
         raise ConfigurationError("a window needs OpenCV; pip install 'motorbabble[live]', or use --headless") from missing
 
     def show(seen: Observation) -> bool:
-        cv2.imshow(TITLE, seen.image[..., ::-1])  # it takes BGR
-        return cv2.waitKey(1) & 0xFF != ord("q") and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        cv2.imshow(title, seen.image[..., ::-1])  # it takes BGR
+        return cv2.waitKey(1) & 0xFF != ord("q") and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
 
     try:
-        cv2.namedWindow(TITLE)
+        cv2.namedWindow(title)
     except cv2.error as error:
         raise ConfigurationError("OpenCV can open no window here; use --headless, or a computer with a screen") from error
     return show, cv2.destroyAllWindows

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from rich.padding import Padding
 from motorbabble import __version__
 from motorbabble.agents import Run, learn
 from motorbabble.analysis.card import Card
+from motorbabble.birth import born
 from motorbabble.commands.flags import parse, words_and_flags
 from motorbabble.display import Display, shown
 from motorbabble.errors import ConfigurationError
@@ -30,6 +31,7 @@ from motorbabble.robots.bodies import BodiesConfig
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.robots.recording_robot import RecordingRobot
 from motorbabble.robots.replay import ReplayRobot, create_recorded_action_selector
+from motorbabble.robots.webcam import WebcamRobot
 from motorbabble.runner import RobotRunner
 from motorbabble.selectors import RandomSelector
 from motorbabble.tracking import Terminal, Tracking, TrackingConfig
@@ -167,36 +169,25 @@ def _learn(name: str, recipe: LearningRecipe, keeps: bool = True) -> None:
     console = Console()
     with _stopping() as (stop, interrupted), robot_from(recipe.robot, recipe.seed) as robot:
         memory = recipe.keep.memory(robot.robot_type, recipe.name or name, recipe.record) if keeps else None
+        asks = _asks_a_person(robot, stop)
         _put_aside(memory, recipe.fresh, console)
-        run = learn(
-            robot,
-            recipe.model.kind,
-            recipe.select(),
-            steps=recipe.steps,
-            seconds=recipe.seconds,
-            seed=recipe.seed,
-            preset=recipe.model.preset,
-            device=recipe.device,
-            threads=recipe.threads,
-            holds_out=lambda observation: False,  # the exam below is lived afterwards, so nothing need be kept back
-            learner=recipe.learner,
-            stop=stop,
-            memory=memory,
-            about={"recipe": name, "version": __version__},
-            action_delay=recipe.action_delay,
-            **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
-        )
+        # The exam below is lived afterwards, so nothing need be kept back.
+        run = born(name, recipe, robot, memory, stop, holds_out=lambda observation: False)
         folder = recipe.out / robot.robot_type / f"{recipe.name or name}-seed{recipe.seed}"
         settings = {"seed": recipe.seed, "selector": recipe.selector, **flat(recipe.robot, "robot.")}
         tracking = tracked(run, folder, recipe.track, name, **settings)
         with shown(run, folder / "view.png", recipe.show, _ask, lambda text: console.print(text, highlight=False, markup=False)) as display:
-            _watch(run, name, tracking, console, memory, steps=run.until, seconds=recipe.seconds, display=display)
+            _watch(run, name, tracking, console, memory, steps=run.until, seconds=recipe.seconds, display=display, asks=asks)
         if stop.is_set():
             _rest(run, memory, console, interrupted)
         console.print(f"Now {recipe.exam_steps} steps it will not learn from, with random actions ...", highlight=False)
-        exam = [event for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps, stop=stop) if isinstance(event, Step)]
-        if interrupted:
-            raise SystemExit(128 + interrupted[0])
+        exam: list[Step] = []
+        for event in live(robot, RandomSelector(recipe.seed + 1), steps=recipe.exam_steps, stop=stop):
+            exam += [event] if isinstance(event, Step) else []
+            run.heed(event)
+        _say(run.notes, console)
+        if stop.is_set():
+            _rest(run, memory, console, interrupted)
         _show(run.card(exam, name=name), folder, console)
 
 
@@ -207,7 +198,7 @@ def _act(name: str, recipe: RunnerRecipe) -> None:
     with _stopping() as (stop, interrupted), robot:
         view = recipe.out / robot.robot_type / name / "view.png"
         interval = recipe.display_interval if recipe.display else 0
-        runner = RobotRunner(robot, recipe.selector(), recipe.interactive, interval, recipe.action_delay, view=view, ask=_ask)
+        runner = RobotRunner(robot, recipe.selector(), recipe.interactive, interval, recipe.action_delay, view=view, ask=_ask, bounds=recipe.bounds)
         for key, value in runner.run(recipe.steps, stop).items():
             print(f"  {key:32}{value:.6g}")
         if isinstance(robot, RecordingRobot):
@@ -229,12 +220,13 @@ def _watch(
     seconds: float | None = None,
     also: Callable[[Any], None] = lambda event: None,
     display: Display | None = None,
+    asks: bool = False,
 ) -> None:
-    """Live it to its end, with a panel, or lines where a person is asked. `also` hears of every event."""
+    """Live it to its end, with a panel, or lines where a person is asked (`asks`: by the robot). `also` hears of every event."""
     console.print(run.robot.describe(), highlight=False)
     sent = " but for metrics and pictures, which go to W&B where it is online" if tracking.config.wandb else ""
     console.print(f"{_what_is_kept(run, memory)} All of it stays on this machine{sent}.", highlight=False)
-    panel = not (display and display.config.interactive)  # it would be drawn over the question
+    panel = not (asks or (display and display.config.interactive))  # it would be drawn over the question
     with tracking, run, Terminal(title, run.action_space, steps, seconds, console, panel) as terminal:
         _say(run.notes, console)
         for event in run:
@@ -264,7 +256,7 @@ def _say(notes: list[str], console: Console) -> None:
 
 
 def _rest(run: Run, memory: MemoryConfig | None, console: Console, interrupted: Sequence[int]) -> None:
-    """The end after Ctrl+C, or after somebody who was asked said stop, which is no failure."""
+    """The end after Ctrl+C, or after a bound or somebody who was asked said stop, which is no failure."""
     kept = f" It is saved in {memory.checkpoint_dir}; the same command goes on from here." if memory and memory.checkpoint_dir else ""
     console.print(f"The robot is at rest after {run.steps_done} steps.{kept}", highlight=False)
     raise SystemExit(128 + interrupted[0] if interrupted else 0)
@@ -324,6 +316,24 @@ def _ask(question: str) -> str:
         for number, handler in before.items():
             if signal.getsignal(number) is at_signal:
                 signal.signal(number, handler)
+
+
+def _asks_a_person(robot: RobotInterface, stop: Event) -> bool:
+    """Whether a person does the robot's actions. If so it asks as `_ask` does, and whoever answers stop, or nothing any more, ends the life."""
+    if not isinstance(robot, WebcamRobot) or robot.board:
+        return False
+
+    def ask(question: str) -> str:
+        try:
+            answer = _ask(question)
+        except EOFError:
+            answer = "stop"
+        if answer.strip().lower() == "stop":
+            stop.set()
+        return answer
+
+    robot.ask = ask
+    return True
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from motorbabble.experience import Action
 from motorbabble.life import live, look
 from motorbabble.recipes import RECIPES, LearningRecipe, RunnerRecipe, robot_from
 from motorbabble.robots.interface import RobotInterface
+from motorbabble.robots.webcam import WebcamConfig
 from motorbabble.selectors import RandomSelector
 
 LOOKS = 20
@@ -34,6 +35,9 @@ def robots(arguments: Sequence[str]) -> None:
 def everyone(acts: bool) -> None:
     """Each robot of the recipes, as they set it; with `acts` a short life of each that is only simulated: a real one has to be named."""
     for config in {type(recipe.robot): recipe.robot for recipe in RECIPES.values()}.values():
+        if isinstance(config, WebcamConfig):  # nobody's camera is switched on by a list
+            print(f"  {'webcam':16}sees {config.size} x {config.size}, can what you do, or a motor board: babble robots check webcam tries it")
+            continue
         try:
             made = robot_from(config, seed=0)
         except (ConfigurationError, RobotLost) as absent:  # it needs something that only some people have

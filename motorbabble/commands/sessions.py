@@ -27,7 +27,7 @@ from motorbabble.recording import health
 from motorbabble.recording.format import check_name
 from motorbabble.recording.quota import MAX_BYTES, in_words
 from motorbabble.recording.reader import RecordingReader
-from motorbabble.recording.shelf import PERSON, SESSIONS, Entry, Shelf, find_session, find_sessions, shelves
+from motorbabble.recording.shelf import PERSON, SESSIONS, Entry, Shelf, duration, extent_of, find_session, find_sessions, shelves
 
 _STYLES = {"live": "bold green", "closed": "", "recovered": "", "cut short": "yellow", "unreadable": "red"}
 
@@ -87,9 +87,9 @@ def _table(entries: Sequence[Entry], width: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("pinned by" if any(entry.pins for entry in entries) else "", overflow="fold")
     for entry in entries:
-        moments, seconds = _extent(entry)
+        moments, seconds = extent_of(entry)
         size = "link" if entry.is_link else in_words(entry.bytes)
-        table.add_row(entry.name, Text(entry.state, _STYLES[entry.state]), _count(moments), _time(seconds), size, escape(", ".join(entry.pins)))
+        table.add_row(entry.name, Text(entry.state, _STYLES[entry.state]), _count(moments), duration(seconds), size, escape(", ".join(entry.pins)))
     return table
 
 
@@ -106,14 +106,14 @@ def show(asked: One) -> None:
     console = _console()
     entry = _entry(asked.session, asked.sessions)
     reader = RecordingReader(entry.folder)
-    moments, seconds = _extent(entry)
+    moments, seconds = extent_of(entry)
     meta, steps = reader.meta, health.balance(reader)
     facts: dict[str, Any] = {
         "session": entry.name,
         "robot": f"{meta.robot_type}, can {_abilities(meta.action_space)}",
         "state": entry.state + (", its metadata is lost and was taken from a shard" if reader.remade else ""),
         "began": _when(meta.created_ns),
-        "holds": f"{_count(moments)} moments in {_time(seconds) or 'no time'}, {in_words(entry.bytes)}",
+        "holds": f"{_count(moments)} moments in {duration(seconds) or 'no time'}, {in_words(entry.bytes)}",
         "continues": meta.continues and f"{meta.continues.session}, from step {meta.continues.first_index}",
         **{f"pinned by {owner}": why or "no reason given" for owner, why in entry.pins.items()},
         **_flat(meta.about),
@@ -300,22 +300,6 @@ def _entry(text: str, root: Path) -> Entry:
     return Shelf(folder.parent).find(folder.name)
 
 
-def _extent(entry: Entry) -> tuple[int | None, float | None]:
-    """How many moments, and seconds from the session's beginning to its last; None where nobody can say."""
-    meta = entry.meta
-    if meta is None:
-        return None, None
-    if meta.state == "closed" and meta.moments is not None and meta.ended_ns is not None:
-        return meta.moments, (meta.ended_ns - meta.created_ns) / 1e9
-    try:
-        reader = RecordingReader(entry.folder)
-        last = reader.moment(len(reader) - 1) if len(reader) else None
-    except RecordingError:
-        return meta.moments, None
-    ended = (last.ended_ns or last.captured_ns) if last else 0
-    return len(reader), (ended - meta.created_ns) / 1e9 if ended else None
-
-
 def _abilities(space: ActionSpace) -> str:
     return ", ".join(map(space.label, space.actions)) if space.actions else str(space)
 
@@ -378,13 +362,3 @@ def _when(ns: int) -> str:
 
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
-
-
-def _time(seconds: float | None) -> str:
-    """12.3 s, 4:05 or 1:02:03."""
-    if seconds is None or seconds < 0:  # a clock that was set back says nothing
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

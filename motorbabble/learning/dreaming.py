@@ -9,7 +9,7 @@ import numpy as np
 from motorbabble.errors import ConfigurationError, RecordingError, SessionDamaged
 from motorbabble.experience import ActionSpace, Window
 from motorbabble.learning.checkpoint import Checkpoints, find_checkpoint
-from motorbabble.learning.state import load_averaged, model_from
+from motorbabble.learning.state import mind_from
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.recording.shelf import find_session
 from motorbabble.world_models.dream import DreamConfig, DreamRobot
@@ -27,9 +27,7 @@ def dream_from(config: DreamConfig, seed: int = 0) -> DreamRobot:
     assert loaded
     manifest = Checkpoints(folder).manifest(loaded.generation)
     robot_type, space = str(manifest["robot_type"]), ActionSpace.from_json(manifest["action_space"])
-    model = model_from(folder, robot_type, space)
-    assert model
-    load_averaged(model, loaded.state, loaded.tensors)
+    model = mind_from(folder, robot_type, space)
     readers = [_session(config, space)] if config.session else list(_learned_from(loaded.state, robot_type, config.sessions))
     beginnings = list(_spread(readers, model.history, config.beginnings))
     if not beginnings:

@@ -39,6 +39,7 @@ from motorbabble.world_models.base import Batch, WorldModel, over_processes, thi
 class LearnerConfig:
     batch_size: int = 4  # windows per update, of all processes together
     updates_per_step: int = 1
+    beside_updates: int = 4  # after each look, at most, of one that learns beside the robot (beside.py); then it rests until the next
     shift: tuple[int, int] = (16, 16)  # pixels down and right, at most, either way; pixels go around the edges
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -51,9 +52,10 @@ class LearnerConfig:
     surprise: SurpriseConfig = field(default_factory=SurpriseConfig)
 
     def __post_init__(self):
-        if self.batch_size < 1 or self.updates_per_step < 1:
+        if min(self.batch_size, self.updates_per_step, self.beside_updates) < 1:
             raise ConfigurationError(
-                f"{self.batch_size} windows and {self.updates_per_step} updates per step cannot teach anything; give at least 1 of each"
+                f"{self.batch_size} windows and {self.updates_per_step} or {self.beside_updates} updates per step cannot teach anything; "
+                "give at least 1 of each"
             )
         if self.gauge_every < 0:
             raise ConfigurationError(f"gauge_every is {self.gauge_every}; give a number of updates, or 0 for no gauges")
@@ -70,6 +72,8 @@ ONLINE = LearnerConfig(schedule=ScheduleConfig(learning_rate=2e-3, warmup_steps=
 
 class Learner:
     """`remember` what is seen, then `study`. `holds_out(observation)` True keeps a moment out of everything learned from."""
+
+    waits = True  # whether the robot waits for `study` until the gate opens
 
     def __init__(
         self,
@@ -98,21 +102,27 @@ class Learner:
             self.levels.grown()
         self.surprise = Surprise(config.surprise)
         self.updates, self.samples, self.seconds = 0, 0, 0.0
+        self._unstudied = 0  # looks since the last study
 
     def remember(self, observation: Observation, led: np.ndarray | None) -> None:
         """One look, and the encoded action that led to it (None: nothing did, an episode begins)."""
         self.held_out = self.holds_out is not None and self.holds_out(observation)
-        if self.held_out:
+        self.keep(None if self.held_out else self.trained.at_the_door(observation.image), led)
+
+    def keep(self, image: np.ndarray | None, led: np.ndarray | None) -> None:
+        """A look as the model sees it, (h, w, 3) uint8; None: it is held out."""
+        if image is None:
             self.replay.skip()
         else:
-            self.replay.add(self.trained.at_the_door(observation.image), led)
+            self.replay.add(image, led)
+        self._unstudied += 1
 
     def study(self) -> Iterator[Study]:
         """Gradient steps until the gate opens; yields a Study after each. Nothing while there is no transition to learn from."""
         usual, most = self.config.updates_per_step, self.config.gate.max_updates
         gate = QualityGate(self.config.gate, max(usual, min(2 * usual, most)) if self.surprise.felt else usual)
         began, outcome = time.monotonic(), "learning"
-        foreseen = self._foreseen()
+        foreseen, self._unstudied = self._foreseen(), 0
         while outcome == "learning":
             windows, fresh = self.choose()
             if not windows:
@@ -123,6 +133,12 @@ class Learner:
             notes = self._adjust_levels(losses)
             outcome = gate.judge(losses["total"], losses.get("reconstruction_skill", 1.0), time.monotonic() - began)
             yield Study(self.updates, losses, outcome, self.seconds, self.samples, notes)
+
+    def gather(self) -> None:
+        """Before it is saved: let all that it is lie here. Of one that learns beside the robot, some lies in another process."""
+
+    def close(self) -> None:
+        """It will not study any more."""
 
     def choose(self) -> tuple[list[Window], bool]:
         """Windows for one update, and whether the first of them was never learned from before."""
@@ -230,8 +246,9 @@ class Learner:
 
     def _foreseen(self) -> dict[str, float]:
         """Before the newest frame is learned from, a level above 0, each in its turn, predicts it from where its span began."""
-        turn, rest = divmod(self.replay.moments, self.config.levels.evaluate_every)
-        if len(self.levels) == 1 or rest:
+        looks, every = self.replay.moments, self.config.levels.evaluate_every
+        turn = looks // every
+        if len(self.levels) == 1 or turn == (looks - self._unstudied) // every:
             return {}
         level = 1 + turn % (len(self.levels) - 1)
         span = self.world_model.spans[level]
@@ -265,7 +282,8 @@ class Learner:
         decay = min(self.config.ema_decay, self.surprise.config.ema_decay) if self.surprise.felt else self.config.ema_decay
         keep = min(decay, (1 + self.updates) / (10 + self.updates))
         for averaged, trained in zip(self.world_model.parameters(), self.trained.parameters(), strict=True):
-            averaged.lerp_(trained, 1 - keep)
+            if trained.requires_grad:  # what is not taught stays as it is, in both
+                averaged.lerp_(trained, 1 - keep)
 
     def _batch(self, windows: list[Window], background: np.ndarray) -> Batch:
         """This process's windows, with their share of the numbers drawn for the batch of all processes."""

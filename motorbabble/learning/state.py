@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motorbabble.errors import CheckpointMismatch
+from motorbabble.errors import CheckpointError, CheckpointMismatch, MotorbabbleError
 from motorbabble.experience import ActionSpace
-from motorbabble.learning.checkpoint import Checkpoints, check_actions
+from motorbabble.learning.checkpoint import Checkpoints, Loaded, check_actions
 from motorbabble.learning.learner import Learner
 from motorbabble.learning.levels import MOST_LEVELS
 from motorbabble.world_models.base import WorldModel
@@ -92,6 +92,20 @@ def load_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) ->
         learner.world_model.load_state_dict(averaged)
 
 
+def load_learned(learner: Learner, loaded: Loaded) -> None:
+    """All that was learned, into a learner of that architecture: levels, weights, optimiser, counters. Neither memories nor generators.
+
+    CheckpointMismatch, before a weight is touched, where the weights are another model's.
+    """
+    grow_as_saved(learner, loaded.state)
+    check_weights(learner, loaded.tensors)
+    load_optimizer(learner, loaded.tensors["optimizer"])
+    load_weights(learner, loaded.tensors)
+    load_counters(learner, loaded.state["counters"])
+    if "levels" in loaded.state:
+        learner.levels.load_state_dict(loaded.state["levels"])
+
+
 def load_averaged(model: WorldModel, state: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Only the version that acts, into a fresh model that will not learn, all its levels included; CheckpointMismatch as above."""
     for _ in range(1, _levels_in(state, model)):
@@ -99,6 +113,25 @@ def load_averaged(model: WorldModel, state: Mapping[str, Any], files: Mapping[st
     averaged = _versions(files)[1]
     _check_alike(averaged, model.state_dict())
     model.load_state_dict(averaged)
+
+
+def mind_from(folder: Path | str, robot_type: str, space: ActionSpace) -> WorldModel:
+    """The model that acts, as a checkpoint's newest whole generation holds it, for looking only: nothing trains it.
+
+    CheckpointError where no generation is whole, CheckpointMismatch where it was made for another action space than that of the robot at hand.
+    """
+    loaded = Checkpoints(folder).load()
+    with torch.random.fork_rng(devices=[]):  # a life may be drawing from torch's own generator
+        model = model_from(Path(folder), robot_type, space)
+    if loaded is None or model is None:
+        raise CheckpointError(f"{folder} holds no generation that is whole; choose another checkpoint")
+    try:
+        load_averaged(model, loaded.state, loaded.tensors)
+    except MotorbabbleError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} says something this program does not know ({error!r:.200}); choose another checkpoint") from error
+    return model.requires_grad_(False).eval()
 
 
 def check_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -111,8 +144,13 @@ def check_weights(learner: Learner, files: Mapping[str, Mapping[str, Tensor]]) -
 
 
 def _versions(files: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Trained and averaged weights, by name."""
-    found = {name: tensor for file, tensors in files.items() for name, tensor in tensors.items() if name.startswith((TRAINED, AVERAGED))}
+    """Trained and averaged weights, by name. They may have been stored in half precision, which nothing computes in."""
+    found = {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor
+        for file, tensors in files.items()
+        for name, tensor in tensors.items()
+        if name.startswith((TRAINED, AVERAGED))
+    }
     trained = {name.removeprefix(TRAINED): tensor for name, tensor in found.items() if name.startswith(TRAINED)}
     averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in found.items() if name.startswith(AVERAGED)} or trained
     return trained, averaged

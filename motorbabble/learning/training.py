@@ -6,7 +6,7 @@ values and the learner, so that a training goes on to the bit; all processes dec
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event as Flag
@@ -24,10 +24,8 @@ from motorbabble.learning.learner import Learner
 from motorbabble.learning.state import (
     counters_of,
     generators_of,
-    load_counters,
     load_generators,
-    load_optimizer,
-    load_weights,
+    load_learned,
     optimizer_of,
     weights_of,
 )
@@ -43,12 +41,15 @@ class TrainingConfig:
     validation_windows: int = 64  # of those held out, spread evenly
     patience: int = 10  # validations without a gain before it counts as a plateau
     least_gain: float = 0.002  # of skill
+    until_error: float | None = None  # stop when the mean squared error of validation, pixels in [0, 1], falls to this
 
     def __post_init__(self):
         if min(self.updates, self.validate_every, self.validation_windows, self.patience) < 1 or not self.least_gain >= 0:
             raise ConfigurationError(f"{self} cannot work; give at least 1 of everything that is counted")
         if self.until_skill is not None and not self.until_skill < 1:
             raise ConfigurationError(f"until_skill is {self.until_skill}, but 1 would be perfect; give less than 1")
+        if self.until_error is not None and not self.until_error > 0:
+            raise ConfigurationError(f"until_error is {self.until_error}, but an error of 0 is never reached; give more than 0")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Validated:
 class Training:
     """Iterate it for its Trained and Validated events. Stop iterating at any event, or set `stop`: it can go on from there.
 
+    `exam` scores a model on the validation windows, given the mean frame too; `scored` unless given.
     All it is: the learner, `state_dict()` and `best_weights` (of the average, as they were at the best validation).
     """
 
@@ -110,22 +112,25 @@ class Training:
         config: TrainingConfig = TrainingConfig(),
         stop: Flag | None = None,
         held_out: Sequence[str] = (),
+        exam: "Callable[[WorldModel, Sequence[Window], np.ndarray], Score] | None" = None,
     ):
         if not validation:
             raise ConfigurationError("no held-out window can be read, so nothing could say how well it learns; give sessions that are whole")
         self.learner, self.windows, self.validation = learner, windows, list(validation)
         self.background, self.config, self.stop = background, config, stop or Flag()
         self.held_out = sorted(held_out)  # names of the sessions that are never learned from
+        self.exam = exam
+        self.least_error = math.inf  # of all validations in this process
         self.position = 0  # of the next window in the shuffled order
         self.history: list[tuple[int, float]] = []  # updates and skill of every validation
         self.best_weights: dict[str, Tensor] = {}
 
-    def __iter__(self) -> Iterator[Trained | Validated]:
+    def __iter__(self) -> Generator["Trained | Validated", None, None]:
         size = self.learner.config.batch_size
         with closing(self.windows.batches(self.position, size, *this_process())) as batches:
             while not self._is_asked_to_stop():
                 if self._is_due():
-                    yield self._validated()
+                    yield self.validate()
                 elif self.outcome != "learning":
                     return
                 else:
@@ -141,6 +146,8 @@ class Training:
         skills = [skill for _, skill in self.history]
         if self.config.until_skill is not None and skills and max(skills) >= self.config.until_skill:
             return "threshold"
+        if self.config.until_error is not None and self.least_error <= self.config.until_error:
+            return "threshold"
         if stale(skills, self.config.least_gain) >= self.config.patience:
             return "plateau"
         return "updates" if self.learner.updates >= self.config.updates else "learning"
@@ -149,6 +156,20 @@ class Training:
     def best(self) -> tuple[int, float] | None:
         """Updates and skill of the best validation."""
         return max(self.history, key=lambda validation: validation[1], default=None)
+
+    def validate(self) -> Validated:
+        """Put the averaged weights to the test, as it is done now and then; the best ones are kept."""
+        model = self.learner.world_model
+        model.eval()
+        score = (self.exam or scored)(model, self.validation, self.background)
+        self.least_error = min(self.least_error, score.model_all)
+        if not math.isfinite(score.skill):
+            raise Diverged(f"predictions are not finite after update {self.learner.updates}; lower the learning rate, or check the sessions")
+        is_best = self.best is None or score.skill > self.best[1]
+        if is_best:
+            self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+        self.history.append((self.learner.updates, score.skill))
+        return Validated(self.learner.updates, score, is_best)
 
     def keep_best(self) -> None:
         """The averaged weights become what they were when they were best."""
@@ -180,18 +201,6 @@ class Training:
         since = self.learner.updates - (self.history[-1][0] if self.history else 0)
         return since >= self.config.validate_every or (since > 0 and self.learner.updates >= self.config.updates)
 
-    def _validated(self) -> Validated:
-        model = self.learner.world_model
-        model.eval()
-        score = scored(model, self.validation, self.background)
-        if not math.isfinite(score.skill):
-            raise Diverged(f"predictions are not finite after update {self.learner.updates}; lower the learning rate, or check the sessions")
-        is_best = self.best is None or score.skill > self.best[1]
-        if is_best:
-            self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-        self.history.append((self.learner.updates, score.skill))
-        return Validated(self.learner.updates, score, is_best)
-
 
 def scored(model: WorldModel, windows: Sequence[Window], background: np.ndarray) -> Score:
     """How well `model` predicts the last frame of each window from the ones before; pooled over the windows of all processes."""
@@ -222,15 +231,27 @@ NO_MATTER = {  # settings that change nothing of what is learned
 
 def saved_of(training: Training, identity: Identity, about: Mapping[str, Any]) -> Saved:
     """Everything a training is. `about`: its settings, plain values."""
-    learner = training.learner
-    tensors = {**weights_of(learner), "optimizer": optimizer_of(learner), "best": training.best_weights}
+    return saved_learner(training.learner, identity, training.state_dict(), training.background, training.best_weights, about)
+
+
+def saved_learner(
+    learner: Learner,
+    identity: Identity,
+    training: Mapping[str, Any],
+    background: np.ndarray,
+    best: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+) -> Saved:
+    """What somebody taught a learner, as a training is saved. `training`: its state_dict; `background`: the mean frame (H, W, 3), 0 to 255."""
+    tensors = {**weights_of(learner), "optimizer": optimizer_of(learner), "best": best}
     state = {
-        "training": training.state_dict(),
+        "training": dict(training),
         "counters": counters_of(learner),
         "generators": generators_of(learner),
         "about": dict(about),
+        **({"levels": learner.levels.state_dict()} if len(learner.levels) > 1 else {}),
     }
-    return Saved(identity, {**tensors, "memory": {"background": torch.from_numpy(training.background)}}, state)
+    return Saved(identity, {**tensors, "memory": {"background": torch.from_numpy(background)}}, state)
 
 
 def resume(training: Training, loaded: Loaded, about: Mapping[str, Any]) -> list[str]:
@@ -238,9 +259,7 @@ def resume(training: Training, loaded: Loaded, about: Mapping[str, Any]) -> list
     learner, state = training.learner, loaded.state
     if "training" not in state:
         raise CheckpointMismatch("the checkpoint is a robot's life, not a training; choose another --name")
-    load_weights(learner, {stem: tensors for stem, tensors in loaded.tensors.items() if stem != "best"})
-    load_optimizer(learner, loaded.tensors["optimizer"])
-    load_counters(learner, state["counters"])
+    load_learned(learner, loaded)
     load_generators(learner, state["generators"])
     said = [f"It goes on where it was: {learner.updates} updates.", *loaded.notes]
     if training.load_state_dict(state["training"]):
@@ -249,5 +268,7 @@ def resume(training: Training, loaded: Loaded, about: Mapping[str, Any]) -> list
     else:
         said.append("The sessions are others than before: their order begins anew, and the best so far counts no more.")
     then, now = ({name: value for name, value in settings.items() if name not in NO_MATTER} for settings in (state["about"], about))
+    if "lesson" in then:
+        return [*said, f"It was a lesson before: {then['lesson']}."]
     changed = differences(then, now)
     return said + ([f"Other settings than before: {'; '.join(changed)}."] if changed else [])

@@ -96,8 +96,8 @@ class SessionWindows:
     """
 
     def __init__(self, parts: Sequence[Part], length: int, seed: int = 0, memory_mb: float = 1024.0, image_size: tuple[int, int] | None = None):
-        if length < 2 or not memory_mb >= 0:
-            raise ConfigurationError(f"windows of {length} frames and {memory_mb} MB of memory cannot work; a window has 2 frames or more")
+        if length < 1 or not memory_mb >= 0:
+            raise ConfigurationError(f"windows of {length} frames and {memory_mb} MB of memory cannot work; a window has 1 frame or more")
         self.parts, self.length, self.seed = list(parts), length, seed
         starts = [np.array([(i, first) for first in part.starts(length)], np.int64).reshape(-1, 2) for i, part in enumerate(parts)]
         self._starts = np.concatenate(starts) if starts else np.zeros((0, 2), np.int64)
@@ -176,7 +176,8 @@ class SessionWindows:
         if len(frames) < self.length:
             return None
         try:
-            return Window(np.stack(frames), np.stack([part.reader.encoded_action(number) for number in numbers[:-1]]))
+            actions = [part.reader.encoded_action(number) for number in numbers[:-1]]
+            return Window(np.stack(frames), np.stack(actions) if actions else np.zeros((0, self.action_space.size), np.float32))
         except SessionDamaged:
             self.damaged.add((part.reader.name, first))
             return None

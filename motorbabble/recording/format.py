@@ -12,7 +12,6 @@ import math
 import re
 import secrets
 import time
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -220,8 +219,8 @@ def decoded(data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 from PNG or JPEG bytes; SessionDamaged for anything else, and for what is larger than any camera's frame."""
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings(action="error"), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+    try:  # warnings are left alone: they can only be caught for the whole process, and several threads read frames
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise SessionDamaged(f"a frame claims {picture.width} x {picture.height} pixels, more than {MOST_PIXELS}; it was not decoded")
             return np.array(picture.convert("RGB"))

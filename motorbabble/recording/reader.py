@@ -169,8 +169,7 @@ class RecordingReader:
         start, before = 0, None
         for number in self.readable():
             moment = self.moment(number)
-            joined = before is not None and before.is_step and before.moment + 1 == number and before.episode == moment.episode
-            if not joined:
+            if before is None or not _joined(before, moment):
                 if before is not None:
                     found.append(range(start, before.moment + 1))
                 start = number
@@ -194,6 +193,29 @@ class RecordingReader:
         stacked = np.stack(actions) if actions else np.zeros((0, self.action_space.size), np.float32)
         return Window(np.stack([self.image(number) for number in numbers]), stacked)
 
+    def follows(self, number: int) -> bool:
+        """Whether moment `number` came of what was done in the one before it: neither is lost, and both are of one episode."""
+        try:
+            return number > 0 and _joined(self.moment(number - 1), self.moment(number))
+        except RecordingError:
+            return False
+
+    def window_ending_in(self, number: int, most: int) -> Window:
+        """Up to `most` frames, moment `number` the newest: fewer behind the beginning of a stretch, or one that cannot be read."""
+        images, actions = [self.image(number)], []
+        while len(images) < most and self.follows(number):
+            number -= 1
+            try:
+                action, image = self.encoded_action(number), self.image(number)
+            except SessionDamaged:
+                break
+            if image.shape != images[0].shape:
+                break
+            actions.append(action)
+            images.append(image)
+        stacked = np.stack(actions[::-1]) if actions else np.zeros((0, self.action_space.size), np.float32)
+        return Window(np.stack(images[::-1]), stacked)
+
     # Parts
 
     def _first_moments(self) -> list[int]:
@@ -204,12 +226,11 @@ class RecordingReader:
         return [int(first or 0) for first in firsts]
 
     def _shard(self, number: int) -> "Shard":
-        if number not in self._parsed:
-            self._parsed[number] = Shard(self.folder, number)
-            if len(self._parsed) > SHARDS_KEPT:
-                self._parsed.popitem(last=False)
-        self._parsed.move_to_end(number)
-        return self._parsed[number]
+        shard = self._parsed.pop(number, None) or Shard(self.folder, number)
+        self._parsed[number] = shard  # at the end; several threads may read at once, and then at worst parse one twice
+        if len(self._parsed) > SHARDS_KEPT:
+            self._parsed.popitem(last=False)
+        return shard
 
     def _home(self, number: int) -> "Shard":
         place = bisect_right(self._firsts, number) - 1
@@ -342,6 +363,11 @@ class Shard:
             if (pack_end := self.verified(number)) is not None:
                 return number, self.ends[number], pack_end
         return None, 0, 0
+
+
+def _joined(before: Moment, now: Moment) -> bool:
+    """Whether `now` came of what was done in `before`."""
+    return before.is_step and before.moment + 1 == now.moment and before.episode == now.episode
 
 
 def meta_of(folder: Path) -> tuple[SessionMeta, bool]:

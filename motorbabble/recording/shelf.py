@@ -17,7 +17,7 @@ from motorbabble.errors import RecordingError
 from motorbabble.recording.contents import Contents, created_ns_of, is_held, look_into, read_small, scan
 from motorbabble.recording.format import META, PIN, SessionMeta, check_name
 from motorbabble.recording.quota import MAX_BYTES, Pruned, enforce, kept_because, only_enforcer, prune
-from motorbabble.recording.reader import meta_of
+from motorbabble.recording.reader import RecordingReader, meta_of
 
 SESSIONS = Path("saved/sessions")
 PERSON = "person"  # who pins from the command line
@@ -130,6 +130,32 @@ class Shelf:
         except (RecordingError, OSError) as error:
             meta, state, why = None, "unreadable", str(error)
         return Entry(name, folder, meta, state, inside.bytes, pins, why, folder.is_symlink())
+
+
+def extent_of(entry: Entry) -> tuple[int | None, float | None]:
+    """How many moments, and seconds from the session's beginning to its last; None where nobody can say."""
+    meta = entry.meta
+    if meta is None:
+        return None, None
+    if meta.state == "closed" and meta.moments is not None and meta.ended_ns is not None:
+        return meta.moments, (meta.ended_ns - meta.created_ns) / 1e9
+    try:
+        reader = RecordingReader(entry.folder)
+        last = reader.moment(len(reader) - 1) if len(reader) else None
+    except RecordingError:
+        return meta.moments, None
+    ended = (last.ended_ns or last.captured_ns) if last else 0
+    return len(reader), (ended - meta.created_ns) / 1e9 if ended else None
+
+
+def duration(seconds: float | None) -> str:
+    """12.3 s, 4:05 or 1:02:03; nothing where nobody can say."""
+    if seconds is None or seconds < 0:  # a clock that was set back says nothing
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def state_of(folder: Path, meta: SessionMeta) -> str:

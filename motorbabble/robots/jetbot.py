@@ -42,6 +42,7 @@ LOOKS = 1.2  # seconds for a picture, of which the robot may wait 0.5 for a new 
 STARTS = 2.5  # seconds for the first picture of a plain server, which may have to start its camera
 TRIES = 3  # at a command that was too long on its way
 NEAREST = 0.1  # seconds there and back at most for an answer that tells the robot's clock
+GAUGED = 5.0  # seconds from one question about the battery to the next
 FROZEN = 10  # equal pictures in a row, each after a movement, that no real camera gives
 LARGEST = 2048  # pixels of a side
 
@@ -71,7 +72,7 @@ class RemoteJetBot:
         self._ahead, self._looked = 0.0, False  # by how much the robot's clock is ahead of ours
         self.motors = Link(ip_address, port, token, ANSWERS)
         try:
-            self.about = self._about()
+            self.about = self._about(self.motors)
             self.leased = self.about.get("protocol") == PROTOCOL  # it times actions itself, and stops by itself
             if self.leased:
                 self._timed(lambda: json.loads(self.motors.call("info"))["now"])
@@ -95,6 +96,13 @@ class RemoteJetBot:
             raise RobotError(f"get_frame answered {answer!r:.60}; restart the robot's server, or install the one that belongs to this version")
         number, captured, now, jpeg = answer
         return jpeg, number, time.time_ns() - int(max(0.0, now - captured) * 1e9)
+
+    def battery(self) -> float | None:
+        """Its charge, from 0 to 1; None where its server does not know."""
+        told = self._about(self.camera).get("battery") if self.leased else None
+        if not isinstance(told, int | float) or isinstance(told, bool) or not 0 <= told <= 1:  # nor NaN
+            return None
+        return float(told)
 
     def set_motors(self, left: float, right: float) -> Any:
         """Speeds from -1 to 1, at once. What keeps them and for how long is the server's business: ours stops after 250 ms."""
@@ -150,10 +158,10 @@ class RemoteJetBot:
         self.motors.close()
         self.camera.close()
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self, link: Link) -> dict[str, Any]:
         """What its server says of itself; nothing, where it has only the two plain calls."""
         try:
-            told = json.loads(self.motors.call("info"))
+            told = json.loads(link.call("info"))
             return told if isinstance(told, dict) else {}
         except (CallFailed, ValueError, TypeError):
             return {}
@@ -194,24 +202,26 @@ class JetBotInterface(RobotInterface):
         self._last: tuple[int, int] = (-1, 0)  # number of the newest picture, and when it was taken
         self._shape: tuple[int, ...] = ()
         self._jpeg, self._moved, self._equal = b"", False, 0
+        self._gauged, self._charge = -GAUGED, None  # when its battery was asked for, and the answer
 
     @property
     def action_space(self) -> ActionSpace:
         return self._actions
 
     def get_observation(self) -> Observation:
-        """A picture taken after the last action ended. `sequence` counts actions."""
+        """A picture taken after the last action ended. `sequence` counts actions. `state["battery"]`: (1,) float32, 0 to 1, where it is known."""
         self._must_be_there()
         try:
             jpeg, number, captured = self.remote.look(self._acted_until)
             image = decoded(jpeg)
             self._must_be_alive(jpeg, image)
+            charge = self._battery()
         except (RobotError, FrameError) as error:
             raise self._failed(error) from error
         if number and number == self._last[0]:
             captured = self._last[1]
         self._last = (number, max(captured, self._last[1]))
-        return Observation(image, jpeg, self._last[1], self._sequence)
+        return Observation(image, jpeg, self._last[1], self._sequence, state={} if charge is None else {"battery": np.array([charge], np.float32)})
 
     def execute_action(self, action: Action) -> Action:
         plain = self._actions.check(action)
@@ -288,6 +298,11 @@ class JetBotInterface(RobotInterface):
             raise RobotError("the robot was stopped during an action; make a new robot to go on")
         self.remote.set_motors(left, right)
         time.sleep(seconds)
+
+    def _battery(self) -> float | None:
+        if time.monotonic() >= self._gauged + GAUGED:
+            self._charge, self._gauged = self.remote.battery(), time.monotonic()
+        return self._charge
 
     def _must_be_there(self) -> None:
         if self._lost:

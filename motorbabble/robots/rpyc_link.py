@@ -20,6 +20,7 @@ from motorbabble.errors import ConfigurationError, RobotError, RobotLost
 MOST = 2 * 2**20  # bytes of an answer: a camera picture, many times over
 CONNECTS = 1.2  # seconds
 ANSWERS = 0.6  # seconds to the first answer, of either kind of protocol
+GREETS = 0.2  # seconds for what anybody else would say
 GREETING = b"motorbabble-jetbot "
 HEADER = struct.Struct("!LB")  # length, whether zlib packed it; a line feed ends each frame
 REQUEST, REPLY, FAILURE = 1, 2, 3
@@ -178,7 +179,7 @@ class Link:
         """In words, after both ways of speaking RPyC have failed: does it greet, or answer what any web server would?"""
         try:
             with socket.create_connection((self.host, self.port), 0.3) as probe:
-                probe.settimeout(0.2)
+                probe.settimeout(GREETS)
                 try:
                     said = probe.recv(64)
                 except TimeoutError:

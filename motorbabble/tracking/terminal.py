@@ -109,6 +109,7 @@ _GATES = {
     "budget": "waited, and acts",
     "stalled": "no longer improving, so it acts",
     "diverged": "diverged, and stopped",
+    "beside": "learned beside the robot",
 }
 
 

@@ -33,7 +33,16 @@ $(READY): requirements.txt pyproject.toml
 demo: $(READY)
 	@$(BIN)/babble demo
 
-test: $(READY)
+# The pages are tested in a real browser. One that is there is taken; else it is asked for, once; without one those tests are skipped, and say so.
+CHROMIUM := chromium chromium-browser google-chrome google-chrome-stable
+.venv/.browser: | $(READY)
+	@for name in $(CHROMIUM); do command -v $$name && break; done > $@; \
+	if ! test -s $@ && test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+	  { timeout 300 apt-get -qq update; timeout 600 apt-get -qq install -y --no-install-recommends chromium; } > /dev/null 2>&1; fi; \
+	for name in $(CHROMIUM); do command -v $$name && break; done > $@; \
+	test -s $@ || timeout 600 $(BIN)/playwright install chromium > /dev/null 2>&1; true
+
+test: $(READY) .venv/.browser
 	@$(BIN)/python -m pytest -W error -n auto
 
 check: $(READY)
@@ -49,6 +58,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/canvas.py --seed 0
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/stop.py
+	@$(BIN)/python benchmarks/explorer.py
 	@$(BIN)/python benchmarks/levels.py --seed 0
 	@$(BIN)/python benchmarks/goals.py --seed 0
 	@$(BIN)/python benchmarks/curiosity.py --seeds 5

@@ -59,6 +59,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/stop.py
 	@$(BIN)/python benchmarks/explorer.py
+	@$(BIN)/python benchmarks/fleet.py
 	@$(BIN)/python benchmarks/levels.py --seed 0
 	@$(BIN)/python benchmarks/goals.py --seed 0
 	@$(BIN)/python benchmarks/curiosity.py --seeds 5

@@ -40,10 +40,10 @@ TURN = """([moment]) => new Promise(done => {
   setTimeout(() => { watcher.disconnect(); done(performance.now() - began) }, 20000)
 })"""
 COUNT = """seconds => new Promise(done => {
-  let changes = 0
-  const watcher = new MutationObserver(() => { changes += 1 })
-  for (const id of ['live_pictures', 'live_numbers', 'live_curve'])
-    watcher.observe(document.getElementById(id), {childList: true, subtree: true, characterData: true})
+  const told = () => ['live_pictures', 'live_numbers', 'live_curve'].map(id => document.getElementById(id).innerHTML).join()
+  let changes = 0, before = told()
+  const watcher = new MutationObserver(() => { const now = told(); changes += now !== before; before = now })
+  watcher.observe(document.getElementById('live_pictures').closest('[role=tabpanel]') ?? document.body, {childList: true, subtree: true})
   setTimeout(() => { watcher.disconnect(); done(changes / seconds) }, 1000 * seconds)
 })"""
 
@@ -81,7 +81,7 @@ def stops(seat: Seat, folder: Path, count: int) -> list[float]:
         seat.fill("JetBot's address", f"127.0.0.1:{jetbot.port}")
         for _ in range(count):
             seat.press("start")
-            jetbot.wait_until_moving(60)
+            jetbot.wait_until_moving(150)
             pressed = time.monotonic()
             seat.page.evaluate("document.getElementById('stop').click()")
             stand_still(seat, press=False)

@@ -7,8 +7,8 @@ Enter does what it proposes, an action's name, number or {"motor_right": 0.12} d
 What it sees, expected and imagines is drawn before each question, in a window, or without a screen in a file view.png.
 
 Every step is recorded in saved/sessions/jetbot, what it learns is saved in saved/checkpoints/jetbot/example, and the same command goes on where it
-was. Ctrl+C stops the robot at once; so does losing it, which ends the program with exit code 3. It also ends after half an hour, and when 20
-movements in a row changed nothing it sees.
+was. Ctrl+C stops the robot at once; so does losing it, which ends the program with exit code 3. It also ends after half an hour, when its
+battery, where it can be read, is below a fifth, and when 20 movements in a row changed nothing it sees.
 """
 
 import argparse

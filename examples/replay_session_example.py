@@ -53,7 +53,10 @@ def kind(reader: RecordingReader) -> tuple[str, str]:
 
 def wanted(text: str):
     channel, _, value = text.partition("=")
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} says no value of a channel; give one like action=1") from None
 
     def filtered(action: Action) -> bool:
         return action.get(channel) == number

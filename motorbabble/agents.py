@@ -65,6 +65,7 @@ def learn(
     beside: bool = False,
     gate: Literal["act", "wait"] = "act",
     bounds: BoundsConfig | None = None,
+    learner_of: Callable[[WorldModel, LearnerConfig, int, Callable[[Observation], bool]], Learner] | None = None,
     **overrides: Any,
 ) -> "Run":
     """A robot that learns while it lives: iterate the Run for its Step and Study events.
@@ -77,8 +78,9 @@ def learn(
     pass after each action, `action_period` seconds from the start of one to the start of the next, where that can be kept (None: as fast
     as it goes). `beside`: it learns in a process of its own while the robot acts, which with `gate` "act" never waits for that, and with "wait"
     until it has learned from the newest frame, within the budget of the learner's gate; `threads` are then those of each of the two,
-    half of those there are unless given.
-    `bounds`, where given, stop the robot and end the run earlier, and `run.notes` says which did. Further keywords
+    half of those there are unless given, until the run is closed.
+    `bounds`, where given, stop the robot and end the run earlier, and `run.notes` says which did. `learner_of`, where given, makes the
+    learner, as for one of many robots that learn together (motorbabble.fleet). Further keywords
     set fields of the learner's or the model's configuration by name:
     `image_size=(64, 64)` (the model sees frames resized to that), `batch_size=8`, `learning_rate=1e-3`, `moved_layers=0`.
     """
@@ -91,8 +93,6 @@ def learn(
         raise ConfigurationError(f"seed is {seed!r}; give a whole number, 0 or more")
     if gate not in GATES:
         raise ConfigurationError(f"gate is {gate!r}; choose one of {list(GATES)}")
-    if beside and threads is None:  # two that compute at once
-        threads = max(1, torch.get_num_threads() // 2)
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -120,8 +120,10 @@ def learn(
             raise ConfigurationError(f"there is no selector {selector!r}; choose one of {sorted(SELECTORS)}, or give a function of a Situation")
         selector = SELECTORS[selector](seed)
     settings, holds_out, stop = with_settings(learner, overrides), holds_out or HeldOutStretches(), stop or Flag()
-    if beside:
-        mind = Beside(model.to(place), settings, seed, holds_out, gate=gate, stop=stop)
+    if learner_of:
+        mind = learner_of(model.to(place), settings, seed, holds_out)
+    elif beside:
+        mind = Beside(model.to(place), settings, seed, holds_out, gate=gate, threads=threads, stop=stop)
     else:
         mind = Learner(model.to(place), settings, seed, holds_out)
     about = {"settings": flat(mind.config) | teaching_of(model), **(about or {})}

@@ -20,10 +20,11 @@ def born(
     memory: MemoryConfig | None = None,
     stop: Flag | None = None,
     holds_out: Callable[[Observation], bool] | None = None,
+    about: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
     """The Run that a recipe called `name` describes, on a robot that its caller made and will clean up. `settings` go to `learn` as they are."""
-    about: Mapping[str, Any] = {"recipe": name, "version": __version__}
+    about = {"recipe": name, "version": __version__, **(about or {})}
     return learn(
         robot,
         recipe.model.kind,
@@ -40,10 +41,9 @@ def born(
         memory=memory,
         about=about,
         action_delay=recipe.action_delay,
-        action_period=recipe.action_period,
+        action_period=None if recipe.show.interactive else recipe.action_period,  # a person takes the time that it takes
         beside=recipe.beside,
         gate=recipe.gate,
         bounds=recipe.bounds,
-        **{key: value for key, value in asdict(recipe.model).items() if key != "preset"},
-        **settings,
+        **{**{key: value for key, value in asdict(recipe.model).items() if key != "preset"}, **settings},
     )

@@ -1,7 +1,7 @@
 """Bounds: what ends the life of a robot that nobody watches all the time: minutes, the battery, wheels that turn and change nothing.
 
-They are looked at after every action, when the robot is at rest and the action is written down, so that what a bound ends is saved to its
-last step. A bound is no failure: the robot is stopped, then the run, as by whoever sets its flag, and one sentence says why.
+They are looked at after every action, when the robot is at rest; the action is then written down all the same, so that what a bound ends is
+saved to its last step. A bound is no failure: the robot is stopped, then the run, as by whoever sets its flag, and one sentence says why.
 """
 
 import math

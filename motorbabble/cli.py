@@ -50,6 +50,13 @@ def train(arguments: Sequence[str]) -> None:
     train.train(arguments)
 
 
+def fleet(arguments: Sequence[str]) -> None:
+    """Several robots, one learner: babble fleet RECIPE --robots 4, or babble fleet sweep RECIPE... --seeds 0 1 2."""
+    from motorbabble.commands import fleets
+
+    fleets.fleet(arguments)
+
+
 def sessions(arguments: Sequence[str]) -> None:
     """What was recorded: babble sessions list, show, check, pin, unpin, prune, import or export."""
     from motorbabble.commands import sessions
@@ -96,7 +103,7 @@ def explore(arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, run, replay, train, sessions, checkpoints, recipes, robots, feed, explore)
+    command.__name__: command for command in (demo, run, replay, train, fleet, sessions, checkpoints, recipes, robots, feed, explore)
 }
 
 

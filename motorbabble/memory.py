@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from motorbabble.errors import CheckpointError, ConfigurationError, LearningError, MotorbabbleError, RecordingError
+from motorbabble.errors import CheckpointError, ConfigurationError, MotorbabbleError, RecordingError
 from motorbabble.experience import Choice, Ending, Event, Observation, Selector, Situation, Step, Study
 from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded, Saved, differences, kept_copy
 from motorbabble.learning.state import (
@@ -258,7 +258,7 @@ class Memory:
     def keep(self, event: Event, run_state: Callable[[], dict[str, Any]]) -> None:
         """Write a step down before anybody hears of it; now and then save everything else.
 
-        RecordingError when it could not be written; the robot was stopped then.
+        RecordingError when it could not be written, whatever the process that learns beside it failed with; the robot was stopped then.
         """
         if self.recorder:
             self.recorder(event)
@@ -274,11 +274,11 @@ class Memory:
         if self.learner.updates - updates >= self.config.save_updates or time.monotonic() - since >= self.config.save_seconds:
             try:
                 self.save(run_state())
-            except LearningError:  # nobody learns any more
-                self.robot.stop()
-                raise
             except CheckpointError as error:  # a full disk may be freed; the save before and the session still hold
                 self.notes.append(f"It was not saved: {error}.")
+            except MotorbabbleError:  # nobody learns any more, or a session cannot be pinned
+                self.robot.stop()
+                raise
 
     def save(self, run_state: dict[str, Any]) -> None:
         """A generation of this moment, if generations are kept and this is a moment to keep.

@@ -810,6 +810,8 @@ def main():
     arguments = parser.parse_args()
     if not 0 < arguments.limit <= 1:
         parser.error("--limit is %g; give more than 0, and at most 1" % arguments.limit)
+    if arguments.battery is not None and not 0 <= arguments.battery <= 1:
+        parser.error("--battery is %g; give 0 to 1, or leave it out" % arguments.battery)
     token = os.environ.get("JETBOT_TOKEN", "").strip()
     try:
         if arguments.token_file:

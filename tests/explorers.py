@@ -218,8 +218,9 @@ class Page(Visitor):
         return next(one for one in self.handlers if [number, event] in [list(target) for target in one["targets"]])
 
     def call(self, control: str, event: str, *data: Any) -> list[Any]:
-        """What the handler of a control answers, when it was given `data`."""
-        return self.run(self.handler(control, event)["id"], list(data))
+        """What the handler of a control answers, when it was given `data`; what it also wants to know is nothing."""
+        handler = self.handler(control, event)
+        return self.run(handler["id"], [*data, *[None] * (len(handler["inputs"]) - len(data))])
 
     def run(self, handler: int, data: list[Any]) -> list[Any]:
         asked = {"data": data, "event_data": None, "fn_index": handler, "trigger_id": None, "session_hash": self.session}

@@ -22,6 +22,7 @@ HOUSE = {
     6.5: "memory watching bounds",  # keeps a life: records it, saves it, resumes it; looks into it for trackers; ends it early
     7: "agents recipes runner __init__",
     7.5: "config faces birth",  # a landing: they only show, or put together, what lies below
+    7.75: "fleet",  # whole lives, spread over actors
     8: "explorer commands",
     9: "cli",
     10: "__main__",

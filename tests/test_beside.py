@@ -370,6 +370,54 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     assert len(others) >= 2 and all(gone(process) for process in others)
 
 
+def test_a_polite_kill_of_all_is_left_to_the_parent_and_its_threads_come_back():
+    torch.set_num_threads(3)
+    try:
+        with slow() as run:
+            until_it_learns(run)
+            assert torch.get_num_threads() == 1, "half of three, for each of two"
+            os.kill(run.learner.process, signal.SIGTERM)
+            time.sleep(0.2)
+            assert is_running(run.learner.process)
+            updates = run.learner.updates
+            until_it_learns(run)
+            run.learner.gather()
+            assert run.learner.updates > updates
+        assert gone(run.learner.process) and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_an_interruption_in_the_middle_of_a_message_ends_without_a_wait_for_more(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), slow() as run:
+        until_it_learns(run)
+        whole = run.learner._pipe.recv
+
+        def interrupted():
+            monkeypatch.setattr(run.learner._pipe, "recv", lambda: pytest.fail("what comes is the rest of a message"))
+            whole()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run.learner._pipe, "recv", interrupted)
+        ended(run)
+    assert gone(run.learner.process)
+
+
+ABANDONED = """
+import sys
+sys.path[:0] = {paths!r}
+from test_beside import slow, until_it_learns
+until_it_learns(run := slow())
+print(run.learner.process)
+"""
+
+
+def test_a_program_that_ends_without_closing_its_run_ends_at_once():
+    program = ABANDONED.format(paths=[str(ROOT), str(ROOT / "tests")])
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert gone(int(told.stdout)) and not told.stderr
+
+
 def children(process: int) -> list[str]:
     return [word for task in Path(f"/proc/{process}/task").glob("*/children") for word in task.read_text().split()]
 

@@ -1,12 +1,12 @@
 """A motor board over HTTP: what it is told, what it may answer, and the one of docs/webcam.md, which stops by itself."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -273,7 +273,7 @@ def test_the_documented_board_takes_nothing_but_commands(tmp_path):
         for words in no_commands:
             board.drive(0.3, 0.3, 1.0)
             heard(said, "motors 0.3 0.3")
-            status, _ = board.send(f"/drive?{words}") if words else over_http_without_header(url)
+            status, _ = board.send(f"/drive?{words}") if words else from_a_web_page(url)
             assert status == 400, words
             heard(said, "motors 0 0", 0.8)
         board.drive(0.3, 0.3, 30.0)
@@ -281,13 +281,20 @@ def test_the_documented_board_takes_nothing_but_commands(tmp_path):
         heard(said, "motors 0 0", 1.5)  # longer than a second it never drives
 
 
-def over_http_without_header(url):
-    """As a web page could, in somebody's browser."""
-    try:
-        return urllib.request.urlopen(url + "/drive?left=0.3&right=0.3&seconds=1", b"", timeout=1).status, b""
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code, b""
+def test_a_board_that_looks_for_the_header_anywhere_would_be_noticed(tmp_path):
+    with documented(tmp_path, **{'"\\r\\nx-motorbabble: drive" not in head': '"x-motorbabble: drive" not in request.lower()'}) as (url, _):
+        assert from_a_web_page(url)[0] == 200
+
+
+def from_a_web_page(url):
+    """In somebody's browser: it may write what it likes, but for the header."""
+    parts = urllib.parse.urlsplit(url)
+    words = b"\r\nx-motorbabble: drive"
+    head = f"POST /drive?left=0.3&right=0.3&seconds=1 HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(words)}\r\n\r\n".encode()
+    with socket.create_connection((parts.hostname, parts.port), 1.0) as connection:
+        connection.sendall(head + words)  # at once, as a browser may
+        answer = connection.recv(1024)
+    return int(answer.split()[1]), answer
 
 
 def test_a_feed_moves_nothing(board, monkeypatch):

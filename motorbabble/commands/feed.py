@@ -42,7 +42,7 @@ def feed(arguments: Sequence[str]) -> None:
         words = ["jetbot"]
     if len(words) != 1 or words[0] not in ROBOTS:
         raise ConfigurationError(
-            f"babble feed {' '.join(arguments)} is not a command; use babble feed jetbot [--robot.ip ADDRESS] [--headless], "
+            f"{' '.join(['babble feed', *arguments])} is not a command; use babble feed jetbot [--robot.ip ADDRESS] [--headless], "
             "or babble feed webcam [--robot.camera NUMBER] [--headless]"
         )
     chosen: Feed = parse(Feed(ROBOTS[words[0]]), flags, f"babble feed {words[0]}")

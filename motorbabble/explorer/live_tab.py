@@ -29,7 +29,7 @@ LOOK_EVERY, REST_EVERY = 0.15, 1.0  # seconds between two looks of a page, while
 PLOT_EVERY = 1.0
 FIRST = "toroidal_dot_latent"
 EMPTY = sentence("Press Start: a robot with a dot on a ring learns, from nothing and in about a minute, what its two actions do.")
-CODE = "run = motorbabble.learn(ToroidalDotRobot(), steps=400); for event in run: ..."
+CODE = "recipe = RECIPES[{0!r}]; run = born({0!r}, recipe, robot_from(recipe.robot, recipe.seed)); for event in run: ..."
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
         with gr.Column(scale=2, min_width=300):
             numbers = gr.HTML("", elem_id="live_numbers")
             curve = gr.HTML("", elem_id="live_curve")
-    gr.HTML(code_line(CODE))
+    code = gr.HTML(code_line(CODE.format(FIRST)))
     known = gr.State((-1, -1, -1.0, ""))  # what this browser has been shown: pictures, numbers, plot, buttons
     clock = gr.Timer(REST_EVERY)
 
@@ -103,6 +103,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
             picked.steps,
             gr.Textbox(visible=isinstance(picked.robot, JetBotConfig)),
             gr.Textbox(visible=isinstance(picked.robot, GymnasiumConfig)),
+            code_line(CODE.format(name)),
         )
 
     def begin(name: str, count: float | None, number: float | None, anew: bool, where: str, world: str) -> tuple:
@@ -155,7 +156,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
             *pressed,
         ]
 
-    recipe.change(chosen, recipe, [recipe, steps, address, environment], **quiet)
+    recipe.change(chosen, recipe, [recipe, steps, address, environment, code], **quiet)
     start.click(begin, [recipe, steps, seed, fresh, address, environment], [trouble, clock], **quiet)
     pause.click(hold, None, None, **quiet)
     step.click(workshop.step, None, None, **quiet)

@@ -10,6 +10,7 @@ script, which would run the robot a second time. This object is a whole Learner 
 there are, a life does not repeat: that an interrupted one goes on to the bit is a promise of the Learner in the loop; here no step is lost.
 """
 
+import atexit
 import multiprocessing
 import signal
 import sys
@@ -36,7 +37,7 @@ from motorbabble.experience import Observation, Study
 from motorbabble.learning.board import Board
 from motorbabble.learning.gate import QualityGate
 from motorbabble.learning.learner import Learner, LearnerConfig
-from motorbabble.learning.process import load, main, state_of, stripped
+from motorbabble.learning.process import TOLD, load, main, state_of, stripped
 from motorbabble.learning.state import grow_as_saved, load_counters
 from motorbabble.world_models.base import WorldModel, this_process
 
@@ -47,7 +48,9 @@ LEAVING = 20.0  # the same where somebody wants to stop
 
 
 class Beside(Learner):
-    """A Learner, as the loop, a checkpoint and a card see it. `stop` ends its waits; `threads` are the process's (None: as many as here)."""
+    """A Learner, as the loop, a checkpoint and a card see it. `stop` ends its waits; `threads` are the process's (None: half of those here, which
+    the process has until this is closed).
+    """
 
     def __init__(
         self,
@@ -66,7 +69,8 @@ class Beside(Learner):
             raise ConfigurationError("several processes learn together already; learn beside a robot from one of them, or with beside=False")
         super().__init__(world_model, config, seed, holds_out)
         self.waits = gate == "wait"
-        self._threads, self._stop = threads or torch.get_num_threads(), stop or Flag()
+        self._threads, self._stop = threads, stop or Flag()
+        self._before = 0  # threads here before the process took half of them
         self._process: Any = None
         self._begun = self._closed = self._failed = self._whole = False
         self._outbox: SimpleQueue[Any] = SimpleQueue()
@@ -134,6 +138,8 @@ class Beside(Learner):
         self._closed = True
         self._outbox.put(None)
         self._process.kill()  # it has nothing to lose
+        atexit.unregister(self._process.kill)
+        torch.set_num_threads(self._before)
         self._process.join()
         self._sender.join()
         self._pipe.close()
@@ -146,7 +152,9 @@ class Beside(Learner):
             raise ConfigurationError(
                 f"{own[0]} is written in the program itself, where no other process finds it; put it into a module, or learn with beside=False"
             )
-        settings = (self.config, self.trained.device, self._threads, state_of(self), self.replay)
+        self._before = torch.get_num_threads()
+        threads = self._threads or max(1, self._before // 2)  # two compute at once
+        settings = (self.config, self.trained.device, threads, state_of(self), self.replay)
         try:
             first = ForkingPickler.dumps(("begin", stripped(self.trained), *settings))
         except Exception as error:  # whatever a model of yours may hold
@@ -158,6 +166,9 @@ class Beside(Learner):
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=main, args=(theirs, self._board), name="learner", daemon=True)
         started_alone(self._process)
+        atexit.register(self._process.kill)  # before Python asks it politely to end, which it does not hear
+        if self._threads is None:
+            torch.set_num_threads(threads)
         theirs.close()
         self._begun, self._answered, self._heard = True, self.replay.moments, time.monotonic()
         self._sender = threading.Thread(target=_send, args=(self._pipe, first, self._outbox), daemon=True)
@@ -167,7 +178,9 @@ class Beside(Learner):
         """One message that came within so many seconds; ("", None, 0) when none did. `expected`: whether one must come even if it has learned all."""
         try:
             if self._pipe.poll(seconds):
+                self._failed = True  # should anything break in here: after half of a message nobody knows where the next one begins
                 what, told, moments = self._pipe.recv()
+                self._failed = False
                 self._answered, self._heard = max(self._answered, moments), time.monotonic()
                 if what != "failed":
                     return what, told, moments
@@ -205,10 +218,10 @@ class Beside(Learner):
 
 
 def started_alone(process: Any) -> None:
-    """Start it without the program's own script, which a fresh process would run otherwise, and deaf to Ctrl+C, which is the parent's."""
+    """Start it without the program's own script, which a fresh process would run otherwise, and deaf to what the parent is told, who then ends it."""
     resource_tracker.ensure_running()  # which would let Ctrl+C through again
     main = sys.modules["__main__"]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         process.start()

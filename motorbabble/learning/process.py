@@ -30,12 +30,14 @@ from motorbabble.learning.replay import Replay
 from motorbabble.learning.state import counters_of, grow_as_saved, load_counters, load_optimizer, load_weights, optimizer_of, weights_of
 from motorbabble.world_models.base import WorldModel
 
+TOLD = (signal.SIGINT, signal.SIGTERM)  # to all of a group, by Ctrl+C, `timeout` or systemd: the parent still has to save what is learned here
 Numbers = tuple[list[tuple[str, str, str]], bool | None, np.ndarray]  # where it belongs, whether it learns, what it is
 
 
 def main(pipe: Connection, board: Board) -> None:
     """Learn until the pipe ends. Whatever goes wrong is the last thing that is said."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in TOLD:
+        signal.signal(number, signal.SIG_IGN)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     try:
@@ -61,8 +63,9 @@ def _serve(pipe: Connection, board: Board, inbox: "SimpleQueue[Any]") -> None:
     studies: Iterator[Study] = iter(())
     resting = True
     while True:
-        while resting or not inbox.empty():
-            message = inbox.get()
+        here = inbox.qsize()  # and no more: a robot may be faster than it can be listened to
+        while resting or here > 0:
+            message, here = inbox.get(), here - 1
             if isinstance(message, BaseException):
                 raise message
             if message[0] == "begin":

@@ -112,7 +112,7 @@ def test_recipes_and_robots_are_listed():
     assert "bodies_latent" in babble("recipes").stdout
     assert "stay, move" in babble("robots").stdout
     checked = babble("robots", "check").stdout
-    assert checked.count("20 times") == checked.count(" sees ") >= 3
+    assert checked.count("20 times") == checked.count(" sees ") - checked.count("tries it") >= 3  # what a person or a board has to act for
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,13 @@ main()
 
     def __enter__(self) -> "Program":
         assert self.process.stdout
+        late = threading.Timer(2 * PATIENCE, self.process.kill)  # one that never says where it is
+        late.start()
         for line in self.process.stdout:
             if "http://" in line:
                 self.port = int(line.split("http://")[1].split("/")[0].rpartition(":")[2])
                 break
+        late.cancel()
         assert self.port, (self.folder / "stderr.txt").read_text()
         self._hearing = threading.Thread(target=self.process.stdout.read, daemon=True)  # whatever else it says must not block it
         self._hearing.start()

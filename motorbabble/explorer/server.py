@@ -14,6 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from motorbabble.errors import ConfigurationError
@@ -139,7 +140,7 @@ def application(config: ExplorerConfig, workshop: Workshop) -> Any:
     return Guard(app, config)
 
 
-def serve(config: ExplorerConfig, say: Callable[[str], Any] = print) -> None:
+def serve(config: ExplorerConfig, say: Callable[[str], Any] = partial(print, flush=True)) -> None:
     """Until Ctrl+C. ConfigurationError where the address cannot be had, or the extra is missing."""
     listening = _bound(config)
     port = listening.getsockname()[1]

@@ -110,7 +110,8 @@ class Tile:
     title: str
     note: str = ""
     doubt: float | None = None
-    side: int | None = None  # pixels it is fitted to; None: as the others of its sheet
+    side: int | None = None  # pixels it is fitted to; None: as the others beside it
+    mark: bool = False  # it is what really happened; a page outlines it
 
 
 def bordered(image: np.ndarray, doubt: float | None) -> np.ndarray:

@@ -13,10 +13,10 @@ import pytest
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Step
 from motorbabble.fleet import Fleet, sweep
-from motorbabble.fleet.body import Body, Mind, Place
+from motorbabble.fleet.body import Body, Place
 from motorbabble.fleet.replays import Replays
 from motorbabble.fleet.tape import Tape
-from motorbabble.fleet.teacher import Lesson, Teacher
+from motorbabble.fleet.teacher import Course, Mind, Teacher
 from motorbabble.learning.replay import ReplayConfig
 from motorbabble.recipes import RECIPES, KeepConfig, LearningRecipe
 from motorbabble.recording.recorder import Recorder
@@ -89,15 +89,15 @@ def test_the_next_body_counts_on_where_the_recordings_of_the_first_end(tmp_path)
 
 
 @pytest.fixture
-def lived(tmp_path) -> Iterator[tuple[Lesson, list[tuple[int, Any, Any]]]]:
-    """A lesson, and all that its one robot saw in 30 steps."""
+def lived(tmp_path) -> Iterator[tuple[Course, list[tuple[int, Any, Any]]]]:
+    """A course, and all that its one robot saw in 30 steps."""
     body, mind, tape = body_of(tmp_path, steps=30)
     body.live(60.0)
     looks = list(tape.looks(0, 30))
     config = replace(mind.config, gate=replace(mind.config.gate, max_seconds=60.0))
     settings = {**vars(mind), "config": config}
     yield (
-        Lesson(**settings, seed=0, robots=1, fleet="fleet", folder=tmp_path / "mind", sessions=tape.root, save_updates=500, save_seconds=60.0),
+        Course(**settings, seed=0, robots=1, fleet="fleet", folder=tmp_path / "mind", sessions=tape.root, save_updates=500, save_seconds=60.0),
         looks,
     )
     body.close()
@@ -117,12 +117,12 @@ def remembered(teacher: Teacher) -> tuple[Any, ...]:
 
 
 def test_a_teacher_that_was_killed_reads_what_it_was_not_told(lived):
-    lesson, looks = lived
-    one = Teacher(lesson)
+    course, looks = lived
+    one = Teacher(course)
     told(one, looks)
     assert one.close() is None
     updates, whole = one.learner.updates, remembered(one)
-    other = Teacher(lesson)
+    other = Teacher(course)
     assert other.learner.updates == updates and not len(other.replays)  # its checkpoint holds what was learned, not what was lived
     told(other, looks[-1:])
     for ours, theirs in zip(remembered(other), whole, strict=True):
@@ -132,8 +132,8 @@ def test_a_teacher_that_was_killed_reads_what_it_was_not_told(lived):
 
 
 def test_a_look_that_a_killed_robot_told_last_is_joined_to_nothing(lived):
-    lesson, looks = lived
-    teacher = Teacher(lesson)
+    course, looks = lived
+    teacher = Teacher(course)
     told(teacher, looks[:10])
     number, seen, led = looks[10]
     teacher.hear(0, "b", 9, seen.image, None)  # another actor: the ninth look again, another one
@@ -143,11 +143,11 @@ def test_a_look_that_a_killed_robot_told_last_is_joined_to_nothing(lived):
 
 
 def test_a_life_is_no_fleet_and_is_not_overwritten(lived, tmp_path):
-    lesson, looks = lived
-    first = Teacher(lesson)
+    course, looks = lived
+    first = Teacher(course)
     told(first, looks[:3])
     assert first.close() is None
-    other = Teacher(replace(lesson, fleet="another"))
+    other = Teacher(replace(course, fleet="another"))
     assert other.failed and other.failed[0] == "CheckpointMismatch" and "choose another --name" in other.failed[1]
     other.close()
 

@@ -19,7 +19,8 @@ from motorbabble.analysis.moments import attend, mean_frame_of, predict, reconst
 from motorbabble.analysis.plans import written
 from motorbabble.analysis.view import LEAST_RANGE
 from motorbabble.errors import MotorbabbleError
-from motorbabble.explorer.parts import Shown, code_line, gallery, picture, sentence, trouble
+from motorbabble.explorer.parts import code_line, gallery, picture, sentence, trouble
+from motorbabble.figures import Tile
 from motorbabble.learning.checkpoint import Checkpoints
 from motorbabble.recording.reader import RecordingReader
 from motorbabble.world_models.base import WorldModel
@@ -73,8 +74,8 @@ def reconstruction(answers: Answers, asked: Question) -> str:
     found = reconstruct(asked.mind, asked.session, asked.moment, answers.mean(asked))
     words = f"Error {found.error:.3g}; the mean frame of the session has {found.mean_error:.3g}{_skill(found.skill, 'the mean frame')}."
     tiles = [
-        Shown(found.frame, f"moment {asked.moment:,}", "as it was recorded", mark=True),
-        Shown(found.decoded, "decoded", f"error {found.error:.3g}"),
+        Tile(found.frame, f"moment {asked.moment:,}", "as it was recorded", mark=True),
+        Tile(found.decoded, "decoded", f"error {found.error:.3g}"),
         _difference(found.decoded, found.frame),
     ]
     return sentence(words) + gallery(tiles, SIDE) + code_line(f"reconstruct(mind, session, {asked.moment})")
@@ -87,9 +88,9 @@ def prediction(answers: Answers, asked: Question) -> str:
     many += f"{asked.moment - found.frames:,} to {asked.moment - 1:,}" if found.frames > 1 else f"{asked.moment - 1:,}"
     words = f"From {many}. Error {found.error:.3g}; keeping the last frame has {found.copy_error:.3g}{_skill(found.skill, 'that')}."
     tiles = [
-        Shown(found.before, f"moment {asked.moment - 1:,}", f"then it did {did}"),
-        Shown(found.expected, "expected", f"error {found.error:.3g}, {found.uncertainty:.2f} nats"),
-        Shown(found.frame, f"moment {asked.moment:,}", "what came", mark=True),
+        Tile(found.before, f"moment {asked.moment - 1:,}", f"then it did {did}"),
+        Tile(found.expected, "expected", f"error {found.error:.3g}, {found.uncertainty:.2f} nats"),
+        Tile(found.frame, f"moment {asked.moment:,}", "what came", mark=True),
         _difference(found.expected, found.frame),
     ]
     return sentence(words) + gallery(tiles, SIDE) + code_line(f"predict(mind, session, {asked.moment}, frames={asked.frames})")
@@ -99,17 +100,17 @@ def every_action(answers: Answers, asked: Question) -> str:
     found = sweep(asked.mind, asked.session, asked.moment, asked.frames)
     nats = np.array([one.uncertainty for one in found.tried])
     spread = max(float(np.ptp(nats)), LEAST_RANGE)
-    first = [Shown(found.now, f"moment {asked.moment:,}", "now")]
+    first = [Tile(found.now, f"moment {asked.moment:,}", "now")]
     if found.after is not None:
         copied = f"what came; keeping the last frame: error {found.copy_error:.3g}"
-        first.append(Shown(found.after, f"moment {asked.moment + 1:,}", copied, mark=True))
+        first.append(Tile(found.after, f"moment {asked.moment + 1:,}", copied, mark=True))
     tiles = []
     for one, unsure in zip(found.tried, nats, strict=True):
         error = "" if one.error is None else f"error {one.error:.3g}{', the closest' if one is found.closest else ''}; "
         note = f"{error}{unsure:.2f} nats"
         label = written([one.action], asked.session.action_space)
         title = f"{label} (recorded)" if one.is_recorded else label
-        tiles.append(Shown(one.expected, title, note, float((unsure - nats.min()) / spread), mark=one.is_recorded))
+        tiles.append(Tile(one.expected, title, note, float((unsure - nats.min()) / spread), mark=one.is_recorded))
     why = "errors are against the frame that came" if found.after is not None else "nothing that can be read came of it, so there are no errors"
     more = f" {found.left_out:,} more actions are not drawn." if found.left_out else ""
     words = f"What each action would lead to from here; {why}. The wider and darker the border, the less sure.{more}"
@@ -121,14 +122,14 @@ def plan_tried(answers: Answers, asked: Question) -> str:
     if not typed:
         return sentence(f"Nothing was done from moment {asked.moment:,}; type a plan, such as “{_example(asked.session)}”.")
     found = what_if(asked.mind, asked.session, asked.moment, typed, asked.frames)
-    cells = [_step("now", picture(Shown(found.now, f"moment {asked.moment:,}"), STRIP), "")]
+    cells = [_step("now", picture(Tile(found.now, f"moment {asked.moment:,}"), STRIP), "")]
     for h, (action, image, nats) in enumerate(zip(found.plan, found.expected, found.uncertainty, strict=True)):
         label = written([action], asked.session.action_space)
         error = f"error {found.errors[h]:.3g}" if h < len(found.errors) else ""
-        imagined = picture(Shown(image, "imagined", ", ".join(part for part in (error, f"{nats:.2f} nats") if part)), STRIP)
+        imagined = picture(Tile(image, "imagined", ", ".join(part for part in (error, f"{nats:.2f} nats") if part)), STRIP)
         came = ""
         if h < len(found.came):
-            came = picture(Shown(found.came[h], f"moment {asked.moment + h + 1:,}", f"held: error {found.copy_errors[h]:.3g}", mark=True), STRIP)
+            came = picture(Tile(found.came[h], f"moment {asked.moment + h + 1:,}", f"held: error {found.copy_errors[h]:.3g}", mark=True), STRIP)
         cells.append(_step(f"{h + 1}. {label}", imagined, came))
     held = f" Held: what keeping moment {asked.moment:,} would score." if found.came else ""
     what = f"“{typed}”" if asked.plan.strip() else "What was really done"
@@ -146,7 +147,7 @@ def attention(answers: Answers, asked: Question) -> str:
     did = written([asked.session.moment(asked.moment).executed], asked.session.action_space)
     changed = "" if found.changed else " Nothing changed next, so all of the frame is asked about."
     words = f"Of the prediction from moment {asked.moment:,} for {did}. {sentence_of(found.look)}{changed}"
-    tiles = [Shown(image, title, words) for title, words, image in pictures_of(found.look, LOOKS)]
+    tiles = [Tile(image, title, words) for title, words, image in pictures_of(found.look, LOOKS)]
     return sentence(words) + gallery(tiles, LOOKS) + attention_table(found.numbers) + code
 
 
@@ -186,12 +187,12 @@ def words_for(session: RecordingReader, moment: int) -> str:
 # Parts
 
 
-def _difference(one: np.ndarray, frame: np.ndarray) -> Shown:
+def _difference(one: np.ndarray, frame: np.ndarray) -> Tile:
     wrong = np.abs(one - frame.astype(np.float32) / 255)
-    return Shown(np.clip(BRIGHTER * wrong, 0, 1), "difference", f"{BRIGHTER} times as bright as it is")
+    return Tile(np.clip(BRIGHTER * wrong, 0, 1), "difference", f"{BRIGHTER} times as bright as it is")
 
 
-def _fitting(tiles: Sequence[Shown]) -> str:
+def _fitting(tiles: Sequence[Tile]) -> str:
     """The more there are, the smaller."""
     if len(tiles) <= FEW:
         return gallery(tiles, SIDE)

@@ -13,8 +13,9 @@ from motorbabble.analysis.plans import written
 from motorbabble.errors import RecordingError
 from motorbabble.experience import Action, ActionSpace, Observation
 from motorbabble.explorer.census import Census, Count
-from motorbabble.explorer.parts import Shown, code_line, facts, picture, sentence, trouble
+from motorbabble.explorer.parts import code_line, facts, picture, sentence, trouble
 from motorbabble.explorer.places import STARTER
+from motorbabble.figures import Tile
 from motorbabble.recording.quota import in_words
 from motorbabble.recording.reader import Moment, RecordingReader
 from motorbabble.recording.shelf import Entry, duration, extent_of
@@ -116,7 +117,7 @@ def shown_of(reader: RecordingReader, number: int) -> tuple[str, str]:
             image = reader.image(number)  # of what was sensed, the picture may be all that can be read
         except RecordingError as error:
             return trouble(error), _known(reader, number, [])
-    shown = Shown(image, f"Moment {number:,} of {len(reader):,}", f"{image.shape[1]} × {image.shape[0]} pixels")
+    shown = Tile(image, f"Moment {number:,} of {len(reader):,}", f"{image.shape[1]} × {image.shape[0]} pixels")
     return picture(shown, SIDE), _known(reader, number, sensed)
 
 

@@ -19,10 +19,10 @@ from motorbabble.analysis.canvas import drawn, words_of
 from motorbabble.errors import ConfigurationError, MotorbabbleError
 from motorbabble.experience import Event, Step, Study
 from motorbabble.explorer.lessons import place_for
-from motorbabble.explorer.parts import Shown
 from motorbabble.explorer.places import Places
 from motorbabble.explorer.workshop import Job, Pace
 from motorbabble.faces import AutoencoderConcatPredictorWorldModel
+from motorbabble.figures import Tile
 from motorbabble.learning.checkpoint import Checkpoints, Identity, Loaded
 from motorbabble.learning.lesson import check_free, new_model, save_new, sessions_of, understood
 from motorbabble.learning.state import architecture_of, load_learned, model_from
@@ -70,8 +70,8 @@ class OnShow:
     number: int = 0
     drawn: int = 0
     doing: str = "waking up"
-    frames: tuple[Shown, ...] = ()  # now, predicted for now, predicted next
-    canvases: tuple[Shown, ...] = ()
+    frames: tuple[Tile, ...] = ()  # now, predicted for now, predicted next
+    canvases: tuple[Tile, ...] = ()
     iterations: tuple[Iteration, ...] = ()
     saved: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -231,29 +231,27 @@ class OnCanvas:
         """The newest of everything, as pictures with their words."""
         model, space = face.world_model, self.reader.action_space
         assert isinstance(model, CanvasWorldModel)
-        frames: list[Shown] = []
+        frames: list[Tile] = []
         if self._frames is not None:
             frame, foreseen, lived = self._frames
-            frames.append(Shown(frame, f"moment {lived.moment}", "as the model sees it", mark=True))
+            frames.append(Tile(frame, f"moment {lived.moment}", "as the model sees it", mark=True))
             if foreseen is not None and lived.error is not None:
                 note = f"squared error {lived.error:.2g}; keeping the frame before: {lived.copy_error:.2g}"
-                frames.append(Shown(foreseen[0], f"predicted for it, after “{foreseen[1]}”", note))
+                frames.append(Tile(foreseen[0], f"predicted for it, after “{foreseen[1]}”", note))
             if self._foreseen is not None:
-                frames.append(Shown(self._foreseen[0], f"predicted next, after “{self._foreseen[1]}”", "what comes is not known yet"))
-        canvases: list[Shown] = []
+                frames.append(Tile(self._foreseen[0], f"predicted next, after “{self._foreseen[1]}”", "what comes is not known yet"))
+        canvases: list[Tile] = []
         actions = face.training_actions
         if face.training_canvas is not None and face.reconstruction is not None and actions is not None:
             words = words_of(space, actions)
             hidden = drawn(model, face.training_canvas, words, hidden=True, side=CANVAS_SIDE)
-            canvases.append(Shown(hidden, "it trains on this canvas", "hatched: hidden from it"))
+            canvases.append(Tile(hidden, "it trains on this canvas", "hatched: hidden from it"))
             canvases.append(
-                Shown(drawn(model, face.reconstruction, words, side=CANVAS_SIDE), "its reconstruction", "earlier frames decoded, the last painted")
+                Tile(drawn(model, face.reconstruction, words, side=CANVAS_SIDE), "its reconstruction", "earlier frames decoded, the last painted")
             )
         if face.prediction_canvas is not None and self._foreseen is not None:
             words = [*words_of(space, face.life.window.last(model.history).actions), self._foreseen[1]]
-            canvases.append(
-                Shown(drawn(model, face.prediction_canvas, words, "next", side=CANVAS_SIDE), "its prediction", "the newest frame painted")
-            )
+            canvases.append(Tile(drawn(model, face.prediction_canvas, words, "next", side=CANVAS_SIDE), "its prediction", "the newest frame painted"))
         self._drew = time.monotonic()
         self._tell(frames=tuple(frames), canvases=tuple(canvases), drawn=self.show.drawn + 1)
 

@@ -7,9 +7,10 @@ from motorbabble.errors import ConfigurationError, MotorbabbleError
 from motorbabble.explorer.browsing import about
 from motorbabble.explorer.canvas_job import CanvasJob, CanvasSettings, OnCanvas
 from motorbabble.explorer.canvas_views import Stage, code_of, progress_of
-from motorbabble.explorer.parts import Shown, picture, sentence, trouble
+from motorbabble.explorer.parts import picture, sentence, trouble
 from motorbabble.explorer.places import Places
 from motorbabble.explorer.workshop import Workshop
+from motorbabble.figures import Tile
 from motorbabble.learning.checkpoint import MANIFEST, Checkpoints
 from motorbabble.recording.contents import read_small
 from motorbabble.recording.reader import RecordingReader
@@ -202,6 +203,6 @@ def frame_of(reader: RecordingReader, number: int) -> str:
     try:
         moment = reader.moment(number)
         done = f"then “{reader.action_space.label(moment.executed)}”" if moment.is_step else "the last of its episode"
-        return picture(Shown(reader.image(number), f"Moment {number:,} of {len(reader):,}", done), FRAME)
+        return picture(Tile(reader.image(number), f"Moment {number:,} of {len(reader):,}", done), FRAME)
     except MotorbabbleError as error:
         return trouble(error)

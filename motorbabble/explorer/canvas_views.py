@@ -6,10 +6,10 @@ Everything is drawn once for all browsers; what stands beside an error is what k
 import math
 
 from motorbabble.explorer.canvas_job import CANVAS_SIDE, SIDE, CanvasJob, Iteration, OnCanvas, OnShow
-from motorbabble.explorer.parts import Shown, code_line, facts, gallery, plot, sentence
+from motorbabble.explorer.parts import code_line, facts, gallery, plot, sentence
 from motorbabble.explorer.redrawn import Redrawn, thinned
 from motorbabble.explorer.workshop import Job, Workshop
-from motorbabble.figures import curve_png
+from motorbabble.figures import Tile, curve_png
 
 BIG = (6.4, 3.2)  # inches
 
@@ -41,7 +41,7 @@ class Stage:
         return self._plots((id(canvas), len(lived)), lambda: plots_of(lived), at_once=not goes_on)
 
 
-def canvases_of(canvases: tuple[Shown, ...]) -> str:
+def canvases_of(canvases: tuple[Tile, ...]) -> str:
     return f"<h3 class=part>On the canvas: each bar is an action, in its colour and in words</h3>{gallery(canvases, CANVAS_SIDE)}" if canvases else ""
 
 

@@ -17,10 +17,9 @@ import torch
 from motorbabble.analysis.card import thinking
 from motorbabble.errors import ConfigurationError, RecordingError
 from motorbabble.experience import Window
-from motorbabble.explorer.parts import Shown
 from motorbabble.explorer.places import Places
 from motorbabble.explorer.workshop import Job, Pace
-from motorbabble.figures import to_uint8
+from motorbabble.figures import Tile, to_uint8
 from motorbabble.learning.learner import Learner
 from motorbabble.learning.lesson import Lesson, LessonConfig, check_free
 from motorbabble.learning.training import Score, Trained, Validated
@@ -45,7 +44,7 @@ class Taught:
     first: Score | None = None  # before the lesson
     score: Score | None = None  # the newest
     floors: dict[str, float] = field(default_factory=dict)
-    pictures: tuple[Shown, ...] = ()
+    pictures: tuple[Tile, ...] = ()
     saved: str = ""  # the id of the checkpoint that holds it as it is now
 
 
@@ -121,7 +120,7 @@ class LessonJob(Job):
         pictures = self._pictures(lesson.learner, lesson.training.validation[len(lesson.training.validation) // 2], event.score)
         self._tell(score=event.score, first=self.taught.first or event.score, pictures=pictures)
 
-    def _pictures(self, learner: Learner, window: Window, score: Score) -> tuple[Shown, ...]:
+    def _pictures(self, learner: Learner, window: Window, score: Score) -> tuple[Tile, ...]:
         model = learner.world_model
         seeing = self.config.subject == "autoencoder"
         with thinking(model):
@@ -134,12 +133,12 @@ class LessonJob(Job):
         shown = to_uint8(image.float().cpu().numpy().transpose(1, 2, 0))
         self._before = shown if self._before is None else self._before
         truth, what = window.images[-1], "seen" if seeing else "predicted"
-        first = () if seeing else (Shown(window.images[-2], "the frame before", self._action(window)),)
+        first = () if seeing else (Tile(window.images[-2], "the frame before", self._action(window)),)
         return (
             *first,
-            Shown(truth, "one of these moments", "" if seeing else "what came", mark=True),
-            Shown(self._before, f"{what} before the lesson", f"squared error {_mse(self._before, truth):.2g}"),
-            Shown(shown, f"{what} now", f"squared error {_mse(shown, truth):.2g}"),
+            Tile(truth, "one of these moments", "" if seeing else "what came", mark=True),
+            Tile(self._before, f"{what} before the lesson", f"squared error {_mse(self._before, truth):.2g}"),
+            Tile(shown, f"{what} now", f"squared error {_mse(shown, truth):.2g}"),
         )
 
     def _action(self, window: Window) -> str:

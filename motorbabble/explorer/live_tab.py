@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from motorbabble.errors import ActionError, MotorbabbleError
 from motorbabble.explorer.life import Life, Seen
-from motorbabble.explorer.parts import Shown, code_line, facts, gallery, plot, sentence
+from motorbabble.explorer.parts import code_line, facts, gallery, plot, sentence
 from motorbabble.explorer.places import Places
+from motorbabble.explorer.redrawn import Redrawn
 from motorbabble.explorer.settings import ExplorerConfig
 from motorbabble.explorer.workshop import Workshop
 from motorbabble.figures import curve_png
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 PRESSED = 9  # actions with a button and a key of their own
 LOOK_EVERY, REST_EVERY = 0.15, 1.0  # seconds between two looks of a page, while something lives and else
-PLOT_EVERY = 1.0
+FRAME = 160  # pixels of a picture
 FIRST = "toroidal_dot_latent"
 EMPTY = sentence("Press Start: a robot with a dot on a ring learns, from nothing and in about a minute, what its two actions do.")
 CODE = "recipe = RECIPES[{0!r}]; run = born({0!r}, recipe, robot_from(recipe.robot, recipe.seed)); for event in run: ..."
@@ -65,7 +66,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
     import gradio as gr
 
     names = [name for name, recipe in RECIPES.items() if isinstance(recipe, LearningRecipe) and not isinstance(recipe.robot, DreamConfig)]
-    drawn = Drawn()
+    drawn, curved = Redrawn(0.0), Redrawn()
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Row(equal_height=True):
         recipe = gr.Dropdown(names, value=FIRST, label="Robot and model", info=ABOUT[FIRST], scale=3, min_width=260)
@@ -93,7 +94,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
             numbers = gr.HTML("", elem_id="live_numbers")
             curve = gr.HTML("", elem_id="live_curve")
     code = gr.HTML(code_line(CODE.format(FIRST)))
-    known = gr.State((-1, -1, -1.0, ""))  # what this browser has been shown: pictures, numbers, plot, buttons
+    known = gr.State((-1, -1, -1, ""))  # what this browser has been shown: pictures, numbers, plot, buttons
     clock = gr.Timer(REST_EVERY)
 
     def chosen(name: str) -> tuple:
@@ -114,7 +115,12 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
         return "", gr.Timer(LOOK_EVERY)
 
     def hold() -> None:
-        (workshop.resume if workshop.status.state == "paused" else workshop.pause)()
+        if isinstance(workshop.job, Life):
+            (workshop.resume if workshop.status.state == "paused" else workshop.pause)()
+
+    def go_one() -> None:
+        if isinstance(workshop.job, Life):
+            workshop.step()
 
     def take(hand: bool) -> str:
         wheel = life.wheel if isinstance(life := workshop.job, Life) else None
@@ -129,17 +135,19 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
     def type_action(text: str) -> str:
         return _pressed(workshop, lambda life: action_from(text, life.robot.action_space, life.actions[0][1]) if life.robot else {})
 
-    def look(shown: tuple[int, int, float, str]) -> list:
+    def look(shown: tuple[int, int, int, str]) -> list:
         life, status = workshop.job, workshop.status
         if not isinstance(life, Life):
             return [gr.skip()] * (8 + PRESSED)
         seen = life.look()
         buttons = f"{status.state} {len(life.actions)} {bool(life.session)} {id(life)}"
-        now = (seen.version + 1_000_000 * id(life), seen.number, drawn.curve_at(life, seen), buttons)
+        at, picture = drawn((life, seen.version), lambda: pictures_of(seen))
+        since, plotted = curved((life, len(seen.curve), seen.curve[-1:]), lambda: curve_of(seen))
+        now = (at, seen.number, since, buttons)
         told = [
-            drawn.pictures(life, seen) if now[0] != shown[0] else gr.skip(),
+            picture if at != shown[0] else gr.skip(),
             numbers_of(life, seen, status.state == "running") if now[1] != shown[1] or status.is_busy else gr.skip(),
-            drawn.curve if now[2] != shown[2] else gr.skip(),
+            plotted if since != shown[2] else gr.skip(),
         ]
         if buttons == shown[3]:
             return [*told, now, *[gr.skip()] * (4 + PRESSED)]
@@ -159,7 +167,7 @@ def live_tab(config: ExplorerConfig, workshop: Workshop, places: Places) -> Live
     recipe.change(chosen, recipe, [recipe, steps, address, environment, code], **quiet)
     start.click(begin, [recipe, steps, seed, fresh, address, environment], [trouble, clock], **quiet)
     pause.click(hold, None, None, **quiet)
-    step.click(workshop.step, None, None, **quiet)
+    step.click(go_one, None, None, **quiet)
     by_hand.change(take, by_hand, trouble, **quiet)
     typed.submit(type_action, typed, trouble, **quiet)
     for number, button in enumerate(presses):
@@ -204,38 +212,10 @@ def _pressed(workshop: Workshop, action_of: Callable[[Life], Any]) -> str:
     return ""
 
 
-class Drawn:
-    """Pictures and plots, drawn once for all browsers."""
-
-    def __init__(self):
-        self._pictures: tuple[Any, str] = (None, "")
-        self._curve: tuple[Any, float] = (None, 0.0)  # of whose life, and when
-        self.curve = ""
-
-    def pictures(self, life: Life, seen: Seen) -> str:
-        key = (id(life), seen.version)
-        if self._pictures[0] != key:
-            self._pictures = key, pictures_of(seen)
-        return self._pictures[1]
-
-    def curve_at(self, life: Life, seen: Seen) -> float:
-        """When the plot that there is was drawn; a new one at most so often."""
-        now = time.monotonic()
-        if len(seen.curve) > 1 and (self._curve[0] != (id(life), len(seen.curve), seen.curve[-1])) and now - self._curve[1] >= PLOT_EVERY:
-            self._curve = (id(life), len(seen.curve), seen.curve[-1]), now
-            self.curve = curve_of(seen)
-        return self._curve[1]
-
-
 def pictures_of(seen: Seen) -> str:
     if not seen.groups:
         return sentence("It is waking up ...")
-    parts = []
-    for title, tiles in seen.groups:
-        shown = [Shown(tile.image, tile.title, tile.note, tile.doubt) for tile in tiles]
-        side = max((tile.side or 0 for tile in tiles), default=0) or 160
-        parts.append(f"<h3 class=part>{escape(title)}</h3>{gallery(shown, side)}")
-    return "".join(parts)
+    return "".join(f"<h3 class=part>{escape(title)}</h3>{gallery(tiles, FRAME)}" for title, tiles in seen.groups)
 
 
 def numbers_of(life: Life, seen: Seen, goes_on: bool = False) -> str:
@@ -268,6 +248,8 @@ def numbers_of(life: Life, seen: Seen, goes_on: bool = False) -> str:
 
 
 def curve_of(seen: Seen) -> str:
+    if len(seen.curve) < 2:
+        return ""
     xs, ys = zip(*seen.curve, strict=True)
     png = curve_png(
         {"the model": (xs, ys), "keeping the last frame": ((xs[0], xs[-1]), (0.0, 0.0))},

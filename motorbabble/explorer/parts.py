@@ -4,25 +4,13 @@ Pictures travel inside the page as data and never as files, so nothing is left i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
-from motorbabble.figures import BORDER, bordered, data_uri, fit, png_bytes
+from motorbabble.figures import BORDER, Tile, bordered, data_uri, fit, png_bytes
 
 SIDE = 224  # pixels of a picture on the page
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture, what stands under it, and how doubtful it is (0 sure, 1 not; None: nobody said). `mark`: drawn as the one that happened."""
-
-    image: np.ndarray
-    title: str
-    note: str = ""
-    doubt: float | None = None
-    mark: bool = False
 
 
 def uri(image: np.ndarray, side: int = SIDE, doubt: float | None = None) -> str:
@@ -30,20 +18,21 @@ def uri(image: np.ndarray, side: int = SIDE, doubt: float | None = None) -> str:
     return data_uri(png_bytes(drawn if doubt is None else bordered(drawn, doubt), quick=True))
 
 
-def picture(shown: Shown, side: int = SIDE) -> str:
-    words = f"{shown.title}, {shown.note}" if shown.note else shown.title
-    kind = ' class="happened"' if shown.mark else ""
-    note = f"<span>{escape(shown.note)}</span>" if shown.note else ""
-    wide = side if shown.doubt is None else side + 2 * BORDER
+def picture(tile: Tile, side: int = SIDE) -> str:
+    words = f"{tile.title}, {tile.note}" if tile.note else tile.title
+    kind = ' class="happened"' if tile.mark else ""
+    note = f"<span>{escape(tile.note)}</span>" if tile.note else ""
+    side = tile.side or side
+    wide = side if tile.doubt is None else side + 2 * BORDER
     return (
-        f'<figure{kind}><img src="{uri(shown.image, side, shown.doubt)}" alt="{escape(words)}" style="max-width:min({wide}px,100%)">'
-        f"<figcaption><b>{escape(shown.title)}</b>{note}</figcaption></figure>"
+        f'<figure{kind}><img src="{uri(tile.image, side, tile.doubt)}" alt="{escape(words)}" style="max-width:min({wide}px,100%)">'
+        f"<figcaption><b>{escape(tile.title)}</b>{note}</figcaption></figure>"
     )
 
 
-def gallery(pictures: Sequence[Shown], side: int = SIDE) -> str:
+def gallery(tiles: Sequence[Tile], side: int = SIDE) -> str:
     """Side by side as far as there is room, then in further rows."""
-    return f'<div class="gallery">{"".join(picture(shown, side) for shown in pictures)}</div>'
+    return f'<div class="gallery">{"".join(picture(tile, side) for tile in tiles)}</div>'
 
 
 def sentence(text: str, kind: str = "quiet") -> str:

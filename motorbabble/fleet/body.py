@@ -18,8 +18,8 @@ from motorbabble.birth import born
 from motorbabble.experience import Event, Observation, Step
 from motorbabble.fleet.pupil import Pupil
 from motorbabble.fleet.tape import Tape
+from motorbabble.fleet.teacher import Mind
 from motorbabble.learning.checkpoint import Identity
-from motorbabble.learning.learner import LearnerConfig
 from motorbabble.learning.state import architecture_of
 from motorbabble.life import live
 from motorbabble.memory import MemoryConfig
@@ -37,18 +37,6 @@ class Place:
     config: RobotConfig
     settings: Mapping[str, Any]  # of the model and the learner, as `learn` takes them
     holds_out: Callable[[Observation], bool] | None = None
-
-
-@dataclass(frozen=True)
-class Mind:
-    """What a teacher needs to know of this kind of robot: which model to make, and how it is taught."""
-
-    kind: str  # of the model, as in world_models/kinds.py
-    settings: Any
-    image_shape: tuple[int, int]
-    action_size: int
-    config: LearnerConfig
-    identity: Identity
 
 
 @dataclass(frozen=True)

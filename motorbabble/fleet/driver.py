@@ -22,10 +22,10 @@ import torch
 from motorbabble.errors import ConfigurationError, LearningError, MotorbabbleError, RobotError
 from motorbabble.exchange.extras import extra
 from motorbabble.experience import Observation
-from motorbabble.fleet.body import Beat, Body, Mind, Place
+from motorbabble.fleet.body import Beat, Body, Place
 from motorbabble.fleet.cluster import cluster
 from motorbabble.fleet.pupil import SILENT
-from motorbabble.fleet.teacher import Lesson, Teacher
+from motorbabble.fleet.teacher import Course, Mind, Teacher
 from motorbabble.learning.beside import as_error
 from motorbabble.learning.checkpoint import Checkpoints, put_aside
 from motorbabble.recipes import RECIPES, LearningRecipe, RobotConfig
@@ -210,7 +210,7 @@ class Fleet:
         """The learner's actor, which Ray begins anew whenever it is killed."""
         assert self.folder
         recipe, gpus = self.recipe, min(1, self._ray.cluster_resources().get("GPU", 0)) if self.recipe.device != "cpu" else 0
-        lesson = Lesson(
+        course = Course(
             **vars(mind),
             seed=recipe.seed,
             robots=len(self.robots),
@@ -225,7 +225,7 @@ class Fleet:
         )
         groups = {"news": len(self.robots) + 1}
         actor = self._ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=-1, concurrency_groups=groups)(Teacher)
-        return actor.remote(lesson, _was_killed, _shared)
+        return actor.remote(course, _was_killed, _shared)
 
     def _new_actor(self, robot: _Robot) -> Any:
         robot.actor, robot.lives = self._body.remote(robot.place), robot.lives + 1

@@ -49,8 +49,8 @@ class News:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a teacher begins with, and once more when it was killed: small, so that Ray keeps it with the actor."""
+class Mind:
+    """What a teacher needs to know of this kind of robot: which model to make, and how it is taught."""
 
     kind: str  # of the model, as in world_models/kinds.py
     settings: Any
@@ -58,6 +58,12 @@ class Lesson:
     action_size: int
     config: LearnerConfig
     identity: Identity
+
+
+@dataclass(frozen=True)
+class Course(Mind):
+    """What a teacher begins with, and once more when it was killed: small, so that Ray keeps it with the actor."""
+
     seed: int
     robots: int
     fleet: str  # whose recordings are read
@@ -73,14 +79,14 @@ class Lesson:
 class Teacher:
     """Methods are called by robots and by whoever started the fleet. `hear` keeps its order; `news` may wait, in threads of its own."""
 
-    def __init__(self, lesson: Lesson, again: Callable[[], bool] = lambda: False, share: Callable[[Any], Any] = lambda weights: weights):
+    def __init__(self, course: Course, again: Callable[[], bool] = lambda: False, share: Callable[[Any], Any] = lambda weights: weights):
         """`again`: whether it was killed before. `share`: what makes of a set of weights something that is cheap to send to many."""
-        self.lesson, self._again, self._share = lesson, again, share
+        self.course, self._again, self._share = course, again, share
         self.failed: Failure | None = None
         self._inbox: SimpleQueue[Any] = SimpleQueue()
         self._told = threading.Condition()
-        self._studied, self._lives = [-1] * lesson.robots, [""] * lesson.robots
-        self._studies: list[deque[Study]] = [deque(maxlen=REMEMBERED) for _ in range(lesson.robots)]
+        self._studied, self._lives = [-1] * course.robots, [""] * course.robots
+        self._studies: list[deque[Study]] = [deque(maxlen=REMEMBERED) for _ in range(course.robots)]
         self._begun, self._newest, self._shared = secrets.token_hex(4), None, ("", None)
         self._checkpoints: Checkpoints | None = None
         try:
@@ -136,19 +142,19 @@ class Teacher:
     # Parts
 
     def _begin(self) -> None:
-        lesson, most = self.lesson, self.lesson.config.beside_updates
+        course, most = self.course, self.course.config.beside_updates
         self.notes: list[str] = []
         self._to_say: tuple[str, ...] = ()  # with the next study
-        forever = replace(lesson.config.gate, reconstruction_skill=float("inf"), max_updates=most, max_seconds=float("inf"), patience=most + 1)
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if lesson.device == "auto" else lesson.device)
-        torch.manual_seed(lesson.seed)
-        model = CLASSES[lesson.kind].make(lesson.image_shape, lesson.action_size, lesson.settings)
-        self.learner = Learner(model.to(device), replace(lesson.config, updates_per_step=most, gate=forever), lesson.seed)
-        self.learner.replay = self.replays = Replays(lesson.config.replay, lesson.robots)
-        checkpoints = Checkpoints(lesson.folder)
+        forever = replace(course.config.gate, reconstruction_skill=float("inf"), max_updates=most, max_seconds=float("inf"), patience=most + 1)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if course.device == "auto" else course.device)
+        torch.manual_seed(course.seed)
+        model = CLASSES[course.kind].make(course.image_shape, course.action_size, course.settings)
+        self.learner = Learner(model.to(device), replace(course.config, updates_per_step=most, gate=forever), course.seed)
+        self.learner.replay = self.replays = Replays(course.config.replay, course.robots)
+        checkpoints = Checkpoints(course.folder)
         checkpoints.__enter__()
         self._checkpoints = checkpoints
-        if loaded := checkpoints.load(lesson.identity):
+        if loaded := checkpoints.load(course.identity):
             self._go_on(loaded)
         else:
             self._save()
@@ -157,8 +163,8 @@ class Teacher:
 
     def _go_on(self, loaded: Any) -> None:
         """With what was learned before; what was lived is read when its robot is heard."""
-        if loaded.state.get("training", {}).get("fleet") != self.lesson.fleet:
-            raise CheckpointMismatch(f"{self.lesson.folder} is no fleet's checkpoint; choose another --name, or begin anew with --fresh")
+        if loaded.state.get("training", {}).get("fleet") != self.course.fleet:
+            raise CheckpointMismatch(f"{self.course.folder} is no fleet's checkpoint; choose another --name, or begin anew with --fresh")
         load_learned(self.learner, loaded)
         self.learner.rng.bit_generator.state = loaded.state["generators"]["learner"]
         goes_on = f"goes on where it was saved, after {self.learner.updates} updates."
@@ -168,13 +174,13 @@ class Teacher:
 
     def _teach(self) -> None:
         try:
-            torch.set_num_threads(self.lesson.threads)
+            torch.set_num_threads(self.course.threads)
             due: dict[int, int] = {}  # whose newest look waits, longest first, and its number
             while (news := self._listen(due)) is not None:
                 if news:
                     self._study(*news)
                 updates, since = self._due
-                if self.learner.updates - updates >= self.lesson.save_updates or time.monotonic() - since >= self.lesson.save_seconds:
+                if self.learner.updates - updates >= self.course.save_updates or time.monotonic() - since >= self.course.save_seconds:
                     with suppress(CheckpointError):  # a full disk may be freed; the save before and the sessions still hold
                         self._save()
         except BaseException as error:
@@ -199,7 +205,7 @@ class Teacher:
 
     def _remember(self, robot: int, life: str, moment: int, image: np.ndarray | None, led: np.ndarray | None) -> bool:
         """Whether it was new. What came before it and was never heard is read."""
-        one, lesson = self.replays.of[robot], self.lesson
+        one, course = self.replays.of[robot], self.course
         if self._lives[robot] != life:  # one that was killed may have told a last look from which nothing came
             known, self._lives[robot] = one.moments, life
             one.skip()
@@ -208,9 +214,9 @@ class Teacher:
             return False
         if moment > one.moments:
             first = max(one.moments, moment - one.config.capacity)
-            for number, seen, action in Tape(lesson.sessions, lesson.fleet, robot).looks(first, moment):
+            for number, seen, action in Tape(course.sessions, course.fleet, robot).looks(first, moment):
                 self._skip(robot, number)
-                if seen and lesson.holds_out and lesson.holds_out(seen):
+                if seen and course.holds_out and course.holds_out(seen):
                     seen = None
                 self.replays.hear(robot, self.learner.trained.at_the_door(seen.image) if seen else None, action)
             self._skip(robot, moment)
@@ -231,9 +237,9 @@ class Teacher:
             diverged = study.gate == "diverged"
             study, self._to_say = replace(study, notes=(*self._to_say, *study.notes)), ()
             with self._told:
-                for each in range(self.lesson.robots) if diverged else [robot]:
+                for each in range(self.course.robots) if diverged else [robot]:
                     self._studies[each].append(replace(study, gate="diverged" if diverged else "beside"))
-            if number >= self.lesson.config.updates_per_step:
+            if number >= self.course.config.updates_per_step:
                 self._has_studied(robot, moment)
                 if not self._inbox.empty():
                     break
@@ -252,16 +258,16 @@ class Teacher:
         self._newest = (f"{self._begun}-{learner.updates}", weights, state)
 
     def _save(self) -> None:
-        lesson, learner = self.lesson, self.learner
+        course, learner = self.course, self.learner
         assert self._checkpoints
         self._due = (learner.updates, time.monotonic())
-        tapes = [Tape(lesson.sessions, lesson.fleet, robot) for robot in range(lesson.robots)]
+        tapes = [Tape(course.sessions, course.fleet, robot) for robot in range(course.robots)]
         sources = [[meta.session, meta.moments or 0] for tape in tapes for meta in tape.sessions()]
-        training = {"fleet": lesson.fleet, "position": 0, "history": [], "sources": sources, "held_out": []}
-        mean = self.replays.background() if len(self.replays) else np.zeros((*lesson.image_shape, 3))
+        training = {"fleet": course.fleet, "position": 0, "history": [], "sources": sources, "held_out": []}
+        mean = self.replays.background() if len(self.replays) else np.zeros((*course.image_shape, 3))
         best = {name: value.detach() for name, value in learner.world_model.state_dict().items()}
-        about = {"fleet": lesson.fleet, "robots": lesson.robots}
-        self._checkpoints.save(learner.updates, saved_learner(learner, lesson.identity, training, mean, best, about))
+        about = {"fleet": course.fleet, "robots": course.robots}
+        self._checkpoints.save(learner.updates, saved_learner(learner, course.identity, training, mean, best, about))
 
     def _fail(self, error: BaseException) -> None:
         with self._told:

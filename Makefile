@@ -52,6 +52,7 @@ check: $(READY)
 	@$(MAKE) --no-print-directory test
 
 bench: $(READY)
+	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/throughput.py
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world dot
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies

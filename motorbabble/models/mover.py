@@ -17,6 +17,8 @@ distribution of a sum is the circular convolution of the distributions.
 Shapes: B batch, K layers, H x W pixels, N tokens, s actions, D width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +27,6 @@ MASK_BIAS = -3.0  # sigmoid(-3) = 0.047 is the slope with which a mask starts to
 
 class Mover(nn.Module):
     """Composes the next image out of moved parts of the last one and what painting adds."""
-
-    column_steps: Tensor
-    row_steps: Tensor
 
     def __init__(self, height: int, width_px: int, patch_size: int, width: int, layers: int = 2):
         super().__init__()
@@ -39,9 +38,6 @@ class Mover(nn.Module):
         # Layers must differ to take different parts; the spread is small beside what learning adds.
         nn.init.normal_(self.distance_head.weight, std=0.02)
         nn.init.normal_(self.distance_head.bias, std=0.2)
-        for name, size in (("column_steps", width_px), ("row_steps", height)):
-            places = torch.arange(size)
-            self.register_buffer(name, (places[None, :] - places[:, None]) % size, persistent=False)  # [from, to] -> distance
 
     def masks(self, frame_states: Tensor) -> Tensor:
         """frame_states (B, N, D) -> patch-wise masks (B, N, K p p), zero before training."""
@@ -55,16 +51,34 @@ class Mover(nn.Module):
     def forward(self, image: Tensor, masks: Tensor, action_states: Tensor, added: Tensor, fill: Tensor) -> Tensor:
         """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_states (B, s, D) -> the next image (B, 3, H, W)."""
         down, right = self.distances(action_states)
-        across = right[..., self.column_steps]  # (B, K, W, W), [from, to]
-        along = down[..., self.row_steps].transpose(-1, -2)  # (B, K, H, H), [to, from]
-        # Colours stand between rows and columns, so that each shift is one product of matrices per layer.
-        masks = masks.unsqueeze(3)  # (B, K, H, 1, W)
-        layers = torch.cat((masks * image.transpose(1, 2).unsqueeze(1), masks), 3)  # (B, K, H, 4, W)
-        moved = (layers.flatten(2, 3) @ across).unflatten(2, (self.height, 4)).flatten(3)
-        moved = (along @ moved).unflatten(3, (4, -1)).sum(1).transpose(1, 2)  # (B, 4, H, W)
-        left = masks.squeeze(3).sum(1, keepdim=True)
+        layers = torch.cat((masks.unsqueeze(2) * image.unsqueeze(1), masks.unsqueeze(2)), 2)  # (B, K, 4, H, W)
+        moved = _Shift.apply(layers, down, right)
+        left = masks.sum(1, keepdim=True)
         behind = (1 - left) * (image + added) + left * fill
         return moved[:, :3] + (1 - moved[:, 3:]) * behind
+
+
+class _Shift(torch.autograd.Function):
+    """layers (B, K, 4, H, W), each shifted by its distributions down (B, K, H) and right (B, K, W), and summed: (B, 4, H, W).
+
+    Around the edges a shift is a product in frequencies: fewer operations than products of matrices, and smaller rounding errors in
+    what `down` and `right` are taught. The gradients are written out, since torch's own of a real transform is a complex one of twice the size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, layers: Tensor, down: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
+        waves, shifts = torch.fft.rfft2(layers), torch.fft.rfft2(down[..., None] * right[..., None, :])
+        ctx.save_for_backward(waves, shifts, down, right)
+        return torch.fft.irfft2((waves * shifts.unsqueeze(2)).sum(1), layers.shape[-2:])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        waves, shifts, down, right = ctx.saved_tensors
+        size, gradient = gradient.shape[-2:], torch.fft.rfft2(gradient).unsqueeze(1)  # (B, 1, 4, H, W // 2 + 1)
+        layers = torch.fft.irfft2(gradient * shifts.conj().unsqueeze(2), size)
+        both = torch.fft.irfft2((gradient * waves.conj()).sum(2), size)  # (B, K, H, W), of each distance down and right
+        return layers, (both @ right.unsqueeze(-1)).squeeze(-1), (down.unsqueeze(-2) @ both).squeeze(-2)
 
 
 def _sum_of(chances: Tensor) -> Tensor:

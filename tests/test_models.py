@@ -8,7 +8,7 @@ from motorbabble.errors import ConfigurationError, FrameError
 from motorbabble.models.attention import Attention, Block, Rotary, grid_places
 from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
 from motorbabble.models.ensemble import EnsembleHeads
-from motorbabble.models.mover import Mover
+from motorbabble.models.mover import Mover, _Shift
 from motorbabble.models.predictor import PredictorConfig, TransformerActionConditionedPredictor
 
 SMALL = AutoencoderConfig(patch_size=8, width=32, depth=2, heads=2, decoder_width=32)
@@ -188,6 +188,16 @@ def test_a_mover_that_is_sure_shifts_exactly(down, right):
     everything, nothing = torch.ones(1, 1, 16, 24), torch.zeros(1, 3, 16, 24)
     moved = mover(image, everything, torch.rand(1, 1, 32), nothing, nothing)
     torch.testing.assert_close(moved, image.roll((down, right), (2, 3)))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 3)])
+def test_a_shift_is_the_average_of_all_shifts_by_their_chances_and_so_are_its_gradients(size):
+    height, width = size
+    layers = torch.rand(2, 3, 4, *size, dtype=torch.float64)
+    down, right = (torch.rand(2, 3, many, dtype=torch.float64).softmax(-1) for many in size)
+    expected = sum(layers.roll((i, j), (3, 4)) * (down[..., i] * right[..., j])[..., None, None, None] for i in range(height) for j in range(width))
+    torch.testing.assert_close(_Shift.apply(layers, down, right), expected.sum(1))
+    assert torch.autograd.gradcheck(_Shift.apply, [x.requires_grad_() for x in (layers, down, right)])
 
 
 def test_what_several_actions_move_adds_up_around_the_edges():

@@ -61,7 +61,8 @@ class Mover(nn.Module):
 class _Shift(torch.autograd.Function):
     """layers (B, K, 4, H, W), each shifted by its distributions down (B, K, H) and right (B, K, W), and summed: (B, 4, H, W).
 
-    Around the edges a shift is a product in frequencies, with fewer operations than products of matrices. The gradients are written out, since torch's own of a real transform is a complex one of twice the size.
+    Around the edges a shift is a product in frequencies, with fewer operations than products of matrices. The gradients are written out,
+    since torch's own of a real transform is a complex one of twice the size.
     """
 
     @staticmethod

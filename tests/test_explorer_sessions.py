@@ -23,7 +23,7 @@ from test_health import damage
 from motorbabble.analysis import moments
 from motorbabble.experience import Action
 from motorbabble.explorer import census as census_module
-from motorbabble.explorer.asking import PANELS, Answers, Question
+from motorbabble.explorer.asking import PANELS, Answers, Question, words_for
 from motorbabble.explorer.browsing import table_of
 from motorbabble.explorer.census import Census
 from motorbabble.explorer.places import Places
@@ -300,11 +300,12 @@ def test_the_pictures_of_a_panel_are_of_that_moment(browser):
 
 
 def test_an_empty_plan_is_what_was_really_done(browser):
-    done = browser.done(ONE, 7)
+    done = words_for(browser.places.session(ONE), 7)
     empty, typed = (browser.answer(ONE, MIND, 7, 2, "What if", plan) for plan in (" ", done))
     assert done == "one*2 two*2" and "What was really done" in empty and f"“{done}”" in typed
     assert all(map(np.array_equal, pictures(empty), pictures(typed)))
-    assert "type a plan, such as “two*3”" in browser.answer(ONE, MIND, 11, 2, "What if", "") and browser.done(ONE, 11) == ""
+    assert "type a plan, such as “two*3”" in browser.answer(ONE, MIND, 11, 2, "What if", "")
+    assert browser.example(ONE) == "such as two*3" and browser.example(None) == ""
     assert "do you mean two" in browser.answer(ONE, MIND, 7, 2, "What if", "tow")
 
 

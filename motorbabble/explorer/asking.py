@@ -120,7 +120,7 @@ def every_action(answers: Answers, asked: Question) -> str:
 def plan_tried(answers: Answers, asked: Question) -> str:
     typed = asked.plan.strip() or words_for(asked.session, asked.moment)
     if not typed:
-        return sentence(f"Nothing was done from moment {asked.moment:,}; type a plan, such as “{_example(asked.session)}”.")
+        return sentence(f"Nothing was done from moment {asked.moment:,}; type a plan, such as “{example(asked.session)}”.")
     found = what_if(asked.mind, asked.session, asked.moment, typed, asked.frames)
     cells = [_step("now", picture(Tile(found.now, f"moment {asked.moment:,}"), STRIP), "")]
     for h, (action, image, nats) in enumerate(zip(found.plan, found.expected, found.uncertainty, strict=True)):
@@ -184,6 +184,12 @@ def words_for(session: RecordingReader, moment: int) -> str:
     return written(recorded_plan(session, moment, SHOWN_PLAN), session.action_space)
 
 
+def example(session: RecordingReader) -> str:
+    """A plan for the session's robot, to show how one is written."""
+    *_, first = session.action_space.candidates(2)[:2]
+    return written([first] * 3, session.action_space)
+
+
 # Parts
 
 
@@ -205,8 +211,3 @@ def _skill(skill: float | None, over: str) -> str:
 
 def _step(title: str, above: str, below: str) -> str:
     return f"<div><b>{escape(title)}</b>{above}{below or '<i></i>'}</div>"
-
-
-def _example(session: RecordingReader) -> str:
-    *_, first = session.action_space.candidates(2)[:2]
-    return written([first] * 3, session.action_space)

@@ -31,8 +31,20 @@ def build(config: ExplorerConfig, workshop: Workshop) -> "gradio.Blocks":
     from motorbabble.explorer.live_tab import live_tab
     from motorbabble.explorer.sessions_tab import sessions_tab
 
+    class Page(gr.Blocks):
+        """Gradio makes a control anew, under a new number, each time its properties change, and where it is also read from the page keeps
+        every one there ever was (seen in 6.31: 6 kB a time). Here the newest takes the number over.
+        """
+
+        async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
+            told = await super().postprocess_data(block_fn, predictions, state)
+            for control in block_fn.outputs if state else ():
+                if not control.stateful:
+                    state[control._id]._id = control._id
+            return told
+
     places = Places(config.sessions, config.checkpoints)
-    with gr.Blocks(title="motorbabble", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with Page(title="motorbabble", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         with gr.Row(elem_id="top"):
             status = gr.HTML(said(workshop.status), elem_id="status")
             gr.Button("STOP", elem_id="stop", scale=0).click(None, js="() => motorbabbleStop()", api_visibility="private")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from motorbabble.errors import MotorbabbleError
-from motorbabble.explorer.asking import PANELS, Answers, Question, mind_facts, words_for
+from motorbabble.explorer.asking import PANELS, Answers, Question, example, mind_facts
 from motorbabble.explorer.browsing import about, shown_of, table_of
 from motorbabble.explorer.census import Census
 from motorbabble.explorer.lesson_panel import lesson_panel
@@ -30,6 +30,7 @@ NO_CHECKPOINT = "No checkpoint of this kind of robot yet. Let one learn in Live,
 PLAY = """(now, end, words) => words === 'Pause' ? ['Play', {__type__: 'update', active: false}, now]
   : ['Pause', {__type__: 'update', active: true}, now < end ? now : 0]"""
 ADVANCE = """(now, end) => [Math.min(now + 1, end), now + 1 < end ? 'Pause' : 'Play', {__type__: 'update', active: now + 1 < end}]"""
+SHOW_PLAN = "panel => ({__type__: 'update', visible: panel === 'What if'})"
 CHOOSE_ROW = """
 const choose = row => row && trigger('select', {value: row.dataset.session})
 element.addEventListener('click', event => choose(event.target.closest('tr[data-session]')))
@@ -97,10 +98,10 @@ class Browser:
             return sentence("This session holds no moment: whoever recorded it stopped before the first. Choose another."), ""
         return shown_of(reader, whole(moment))
 
-    def done(self, session: str | None, moment: float | None) -> str:
-        """In words, what was really done from a moment on."""
+    def example(self, session: str | None) -> str:
+        """How a plan is written in the words of the session's robot."""
         try:
-            return words_for(self.places.session(session), whole(moment)) if session else ""
+            return f"such as {example(self.places.session(session))}" if session else ""
         except UNREADABLE:
             return ""
 
@@ -202,7 +203,7 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
 
     def open_session(chosen: str | None, here: str | None, before: str) -> tuple:
         if chosen == before:  # a list that is filled anew says that it changed, more than once; the moment must not turn back each time
-            return (gr.skip(),) * 10
+            return (gr.skip(),) * 11
         count = browser.count(chosen)
         fitting, found = browser.fitting(chosen, here)
         middle = count // 2  # where something came before, and comes after
@@ -215,6 +216,7 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
             gr.Dropdown(choices=fitting, value=found),
             gr.Timer(active=False),
             "Play",
+            gr.Textbox(placeholder=browser.example(chosen)),
             chosen,
         )
 
@@ -222,17 +224,14 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
         most, words = browser.loaded(chosen, here)
         return gr.Slider(maximum=max(most, 2), value=most, interactive=most > 1) if most else gr.skip(), words
 
-    # The moment
-
-    def plan_for(chosen: str | None, now: float, asked: str) -> Any:
-        return gr.Textbox(visible=True, placeholder=browser.done(chosen, now)) if asked == "What if" else gr.Textbox(visible=False)
+    # What is asked, when
 
     here = [session, moment]
     gr.on(None, list_all, None, listing := [session, table, counting, moment, end, checkpoint, frame, known], **quiet)
     refresh.click(list_all, [session, checkpoint], listing, **quiet)
     counting.tick(look_at_counts, session, [table, counting], **quiet)
     table.select(choose, None, session, **quiet)
-    opening = [table, moment, end, frame, known, told, checkpoint, playing, play, opened]
+    opening = [table, moment, end, frame, known, told, checkpoint, playing, play, plan, opened]
     session.change(open_session, [session, checkpoint, opened], opening, **newest)
     gr.on([checkpoint.change, refresh.click], load, [session, checkpoint], [frames, mind], **newest)
     moment.change(browser.shown, here, [frame, known], **newest, concurrency_limit=4)
@@ -240,7 +239,7 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
         button.click(None, [moment, end], moment, js=f"(now, end) => {turn}", **quiet)
     play.click(None, [moment, end, play], [play, playing, moment], js=PLAY, **quiet)
     playing.tick(None, [moment, end], [moment, play, playing], js=ADVANCE, **quiet)
-    gr.on([panel.change, moment.change, opened.change], plan_for, [*here, panel], plan, **newest)
+    panel.change(None, panel, plan, js=SHOW_PLAN, **quiet)
     asking = [opened.change, checkpoint.change, refresh.click, moment.change, frames.change, panel.change, plan.submit]
     gr.on(asking, browser.answer, [session, checkpoint, moment, frames, panel, plan], answer, **newest, concurrency_id="mind", concurrency_limit=1)
     return SessionsTab(session, checkpoint, list_all, listing)

@@ -96,16 +96,16 @@ def stand_still(seat: Seat, press: bool = True) -> None:
     seat.page.wait_for_function("/stopped after|done after/.test(document.getElementById('status').innerText)")
 
 
-def growth(program: Program, seat: Seat, turns: int) -> float:
-    """Megabytes of the server over so many turns, after as many as it keeps things of."""
+def growth(program: Program, seat: Seat, turns: int) -> list[float]:
+    """Megabytes of the server's memory before so many turns, after each tenth of them, and at their end."""
     seat.tab("Sessions")
     draw = np.random.default_rng(1)
-    for _ in range(100):
-        seat.page.evaluate(TURN, [int(draw.integers(0, MOMENTS))])
-    before = program.resident()
-    for _ in range(turns):
-        seat.page.evaluate(TURN, [int(draw.integers(0, MOMENTS))])
-    return (program.resident() - before) / 1e6
+    found = [program.resident() / 1e6]
+    for _ in range(10):
+        for _ in range(turns // 10):
+            seat.page.evaluate(TURN, [int(draw.integers(0, MOMENTS))])
+        found.append(program.resident() / 1e6)
+    return found
 
 
 def main() -> None:
@@ -133,7 +133,7 @@ def main() -> None:
                 turned = slides(seat, max(20, int(SLIDES * share)))
                 say(f"A turn of the slider takes {statistics.median(turned):.0f} ms.")
                 grown = growth(program, seat, max(50, int(TURNS * share)))
-                say(f"{grown:+.1f} MB.")
+                say(f"Memory in MB: {', '.join(f'{one:.0f}' for one in grown)}.")
                 live = updates_per_second(seat, max(5.0, WATCHED * share))
                 say(f"{live:.1f} changes a second while it learns.")
                 stopped = stops(seat, folder, max(2, int(STOPS * share)))
@@ -152,7 +152,9 @@ def main() -> None:
         "console_errors": len(errors),
         "names": names,
         "names_leaked": len(led),
-        "grown_mb": round(grown, 1),
+        "memory_mb": [round(one, 1) for one in grown],  # before the turns, after each tenth
+        "grown_mb": round(grown[-1] - grown[0], 1),
+        "grown_second_half_mb": round(grown[-1] - grown[5], 1),
         "turns": max(50, int(TURNS * share)),
     }
     print(json.dumps(told))

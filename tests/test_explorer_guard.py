@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from motorbabble.errors import CheckpointError, ConfigurationError, MotorbabbleE
 from motorbabble.explorer import places as places_module
 from motorbabble.explorer.places import Places
 from motorbabble.explorer.server import Guard
+from motorbabble.explorer.sessions_tab import Browser
 from motorbabble.explorer.settings import ExplorerConfig, is_loopback
 from motorbabble.learning.checkpoint import Checkpoints
 from motorbabble.recording.reader import RecordingReader
@@ -136,8 +138,9 @@ def test_strangers_change_nothing(served, working):
 
 def test_strangers_read_nothing(served):
     for host in HOSTS:
-        answer = Visitor(served.port, host.format(port=served.port)).get("/config")
-        assert answer.status in (400, 403) and b"components" not in answer.body
+        for path in ("/config", "/moment?session=counting/life&moment=1"):
+            answer = Visitor(served.port, host.format(port=served.port)).get(path)
+            assert answer.status in (400, 403) and b"components" not in answer.body and b"<img" not in answer.body
 
 
 def test_a_guard_that_lets_strangers_in_is_noticed(served, working, monkeypatch):
@@ -389,10 +392,22 @@ def test_names_that_the_page_sends_lead_nowhere_either(served, place):
     assert "<img" in str(page.call("session", "change", "counting/life", None))  # it still answers
 
 
+def test_a_moment_beside_the_queue_is_the_one_on_the_list_or_a_sentence(served, place):
+    def told(session: str, moment: object) -> list[str]:
+        return Visitor(served.port).get("/moment?" + urlencode({"session": session, "moment": moment})).json()
+
+    ours = Browser(Places(place / "ours/sessions", place / "ours/checkpoints"))
+    assert [told("counting/life", moment) for moment in (1, 3)] == [list(ours.shown("counting/life", moment)) for moment in (1, 3)]
+    assert told("counting/life", 1) != told("counting/life", 3) and "has no moment" in told("counting/life", 10**30)[0]
+    generated = names(4, place)
+    for name in (next(generated).encode("utf-8", "replace").decode() for _ in range(100)):
+        picture, known = told(name, 1)
+        assert ("<img" in picture) == (name in REAL) and SECRET not in picture + known and "root:" not in picture + known, name
+    assert "Traceback" not in Visitor(served.port).get("/moment").body.decode()
+
+
 @pytest.mark.parametrize("moment", [-1, 10**30, 2.5, math.nan, math.inf, "2", "../1", None, [], {"path": "/etc/passwd"}, True, "1" * 5000])
 def test_a_moment_that_cannot_be_is_a_sentence_or_another_moment(place, moment):
-    from motorbabble.explorer.sessions_tab import Browser
-
     picture, known = Browser(Places(place / "ours/sessions", place / "ours/checkpoints")).shown("counting/life", moment)
     assert isinstance(picture, str) and isinstance(known, str) and "root:" not in picture + known
 

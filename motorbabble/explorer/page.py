@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motorbabble.explorer.places import Places
+from motorbabble.explorer.sessions_tab import Browser, sessions_tab
 from motorbabble.explorer.settings import ExplorerConfig
 from motorbabble.explorer.workshop import Status, Workshop
 
@@ -24,12 +24,11 @@ def theme() -> Any:
     return Soft(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "monospace"])
 
 
-def build(config: ExplorerConfig, workshop: Workshop) -> "gradio.Blocks":
+def build(config: ExplorerConfig, workshop: Workshop, browser: Browser) -> "gradio.Blocks":
     import gradio as gr
 
     from motorbabble.explorer.canvas_tab import canvas_tab
     from motorbabble.explorer.live_tab import live_tab
-    from motorbabble.explorer.sessions_tab import sessions_tab
 
     class Page(gr.Blocks):
         """Gradio makes a control anew, under a new number, each time its properties change, and where it is also read from the page keeps
@@ -43,7 +42,7 @@ def build(config: ExplorerConfig, workshop: Workshop) -> "gradio.Blocks":
                     state[control._id]._id = control._id
             return told
 
-    places = Places(config.sessions, config.checkpoints)
+    places = browser.places
     with Page(title="motorbabble", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         with gr.Row(elem_id="top"):
             status = gr.HTML(said(workshop.status), elem_id="status")
@@ -52,7 +51,7 @@ def build(config: ExplorerConfig, workshop: Workshop) -> "gradio.Blocks":
             with gr.Tab("Live", id="live"):
                 live = live_tab(config, workshop, places)
             with gr.Tab("Sessions", id="sessions"):
-                sessions = sessions_tab(workshop, places)
+                sessions = sessions_tab(workshop, browser)
             with gr.Tab("Canvas", id="canvas"):
                 canvas_tab(workshop, places)
         clock = gr.Timer(0.5)

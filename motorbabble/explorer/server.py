@@ -22,7 +22,7 @@ from motorbabble.explorer.settings import ExplorerConfig, is_loopback
 from motorbabble.explorer.workshop import Workshop
 
 # What the page needs of Gradio's routes, by the first part of their path; the others let files in, answer with files, or call without the page.
-OPEN = {"", "config", "theme.css", "assets", "static", "favicon.ico", "robots.txt", "stop"}
+OPEN = {"", "config", "theme.css", "assets", "static", "favicon.ico", "robots.txt", "stop", "moment"}
 OPEN_TO_THE_PAGE = {"queue", "heartbeat", "startup-events", "reset", "cancel", "app_id"}  # below gradio_api
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 Send = Callable[[dict], Awaitable[None]]
@@ -112,7 +112,10 @@ def application(config: ExplorerConfig, workshop: Workshop) -> Any:
     from fastapi.responses import PlainTextResponse
 
     from motorbabble.explorer.page import CSS, HEAD, build, theme
+    from motorbabble.explorer.places import Places
+    from motorbabble.explorer.sessions_tab import Browser
 
+    browser = Browser(Places(config.sessions, config.checkpoints))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def stop() -> PlainTextResponse:
@@ -120,11 +123,15 @@ def application(config: ExplorerConfig, workshop: Workshop) -> Any:
         workshop.stop()
         return PlainTextResponse(f"stopped in {1000 * (time.monotonic() - began):.0f} ms\n")
 
-    # Beside the queue, so that it never stands behind anything that was asked for before.
+    def moment(session: str = "", moment: str = "") -> tuple[str, str]:
+        return browser.shown(session, moment)
+
+    # Beside the queue, so that neither stands behind anything that was asked for before.
     app.add_api_route("/stop", stop, methods=["POST"])
+    app.add_api_route("/moment", moment, methods=["GET"])
     app = gradio.mount_gradio_app(
         app,
-        build(config, workshop),
+        build(config, workshop, browser),
         path="",
         server_name=config.host,
         server_port=config.port,

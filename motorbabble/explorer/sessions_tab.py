@@ -1,7 +1,8 @@
 """Sessions: everything that was recorded, frame by frame, and what a mind makes of the moment that is looked at.
 
 What a browser looks at is held in its own components, as ids and numbers; every handler finds the rest anew. A moment that changes is
-shown at once, and then the chosen mind is asked about it: only about the newest, since whatever was passed by meanwhile is left out.
+shown at once, beside the queue, and then the chosen mind is asked about it: only about the newest, since whatever was passed by meanwhile
+is left out.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,12 @@ NO_CHECKPOINT = "No checkpoint of this kind of robot yet. Let one learn in Live,
 PLAY = """(now, end, words) => words === 'Pause' ? ['Play', {__type__: 'update', active: false}, now]
   : ['Pause', {__type__: 'update', active: true}, now < end ? now : 0]"""
 ADVANCE = """(now, end) => [Math.min(now + 1, end), now + 1 < end ? 'Pause' : 'Play', {__type__: 'update', active: now + 1 < end}]"""
+# Asked for beside the queue, so that a picture follows the hand; an answer that another has overtaken changes nothing.
+SHOW = """async (session, moment) => {
+  const turn = window.motorbabbleTurn = (window.motorbabbleTurn ?? 0) + 1, nothing = {__type__: 'update'}
+  const answer = await fetch('moment?' + new URLSearchParams({session: session ?? '', moment})).catch(() => null)
+  return answer?.ok && turn === window.motorbabbleTurn ? await answer.json() : [nothing, nothing]
+}"""
 SHOW_PLAN = "panel => ({__type__: 'update', visible: panel === 'What if'})"
 CHOOSE_ROW = """
 const choose = row => row && trigger('select', {value: row.dataset.session})
@@ -86,7 +93,7 @@ class Browser:
             found = []
         return found, chosen if chosen in found else found[0] if found else None
 
-    def shown(self, session: str | None, moment: float | None) -> tuple[str, str]:
+    def shown(self, session: str | None, moment: float | str | None) -> tuple[str, str]:
         """The picture of a moment, and what is known of it."""
         if not session:
             return sentence("The frames of a session stand here, once one is chosen."), ""
@@ -136,10 +143,10 @@ def whole(number: Any) -> int:
         return 0
 
 
-def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
+def sessions_tab(workshop: Workshop, browser: Browser) -> SessionsTab:
     import gradio as gr
 
-    browser = Browser(places)
+    places = browser.places
     # Values come as the page holds them, and are checked here: Gradio would refuse those of a session, or a mind, that was just changed.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
     newest: dict[str, Any] = {**quiet, "trigger_mode": "always_last"}
@@ -226,7 +233,6 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
 
     # What is asked, when
 
-    here = [session, moment]
     gr.on(None, list_all, None, listing := [session, table, counting, moment, end, checkpoint, frame, known], **quiet)
     refresh.click(list_all, [session, checkpoint], listing, **quiet)
     counting.tick(look_at_counts, session, [table, counting], **quiet)
@@ -234,7 +240,7 @@ def sessions_tab(workshop: Workshop, places: Places) -> SessionsTab:
     opening = [table, moment, end, frame, known, told, checkpoint, playing, play, plan, opened]
     session.change(open_session, [session, checkpoint, opened], opening, **newest)
     gr.on([checkpoint.change, refresh.click], load, [session, checkpoint], [frames, mind], **newest)
-    moment.change(browser.shown, here, [frame, known], **newest, concurrency_limit=4)
+    moment.change(None, [session, moment], [frame, known], js=SHOW, **quiet)
     for button, turn in ((first, "0"), (back, "Math.max(now - 1, 0)"), (on, "Math.min(now + 1, end)"), (last, "end")):
         button.click(None, [moment, end], moment, js=f"(now, end) => {turn}", **quiet)
     play.click(None, [moment, end, play], [play, playing, moment], js=PLAY, **quiet)

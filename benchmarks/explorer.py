@@ -28,8 +28,9 @@ from motorbabble.explorer.places import Places
 
 MOMENTS, NAMES, TURNS, SLIDES, STOPS = 100_000, 2_000, 1_000, 60, 10
 WATCHED = 20.0  # seconds of learning
-# Answers when the picture of the moment stands on the page; timed in the page, where nothing of the test is in the way.
-TURN = """([moment]) => new Promise(done => {
+# Answers when the picture of the moment stands on the page; timed in the page, where nothing of the test is in the way. The window holds the
+# promise, since a browser may collect it while it is being answered.
+TURN = """([moment]) => window.turning = new Promise(done => {
   const box = document.querySelector('#moment input'), frame = document.getElementById('frame'), began = performance.now()
   const words = `Moment ${moment.toLocaleString('en')} of`
   const look = () => frame.innerText.includes(words) ? (watcher.disconnect(), done(performance.now() - began)) : null

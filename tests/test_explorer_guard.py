@@ -402,7 +402,11 @@ def test_a_moment_beside_the_queue_is_the_one_on_the_list_or_a_sentence(served, 
     generated = names(4, place)
     for name in (next(generated).encode("utf-8", "replace").decode() for _ in range(100)):
         picture, known = told(name, 1)
-        assert ("<img" in picture) == (name in REAL) and SECRET not in picture + known and "root:" not in picture + known, name
+        assert (
+            ("<img" in picture) == (name in REAL - {"toroidal_dot/dot-on-a-ring"})
+            and SECRET not in picture + known
+            and "root:" not in picture + known
+        ), name
     assert "Traceback" not in Visitor(served.port).get("/moment").body.decode()
 
 

@@ -312,7 +312,9 @@ def curve_png(
     for spine in axes.spines.values():
         spine.set_color(ink)
     if len(series) > 1:
-        axes.legend(fontsize=12, facecolor=figure.get_facecolor(), labelcolor=ink, framealpha=0.8)
+        # Below the axes, where it covers no line.
+        columns = 1 if max(map(len, series)) * len(series) > 70 else min(len(series), 3)
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=12, facecolor=figure.get_facecolor(), labelcolor=ink, frameon=False)
     held = io.BytesIO()
     FigureCanvasAgg(figure).print_png(held)
     figure.clear()

@@ -299,6 +299,15 @@ def test_the_pictures_of_a_panel_are_of_that_moment(browser):
         assert read(pictures(browser.answer(ONE, MIND, moment, 2, "What if", "one"))[0])[0] == now
 
 
+def test_who_asks_the_same_again_gets_the_same_and_nothing_is_imagined_twice(browser, monkeypatch):
+    counted = []
+    every = PANELS["Every action"]
+    monkeypatch.setitem(PANELS, "Every action", lambda answers, asked: counted.append(asked.moment) or every(answers, asked))
+    first, again, other = (browser.answer(ONE, MIND, moment, 2, "Every action", "") for moment in (3, 3, 4))
+    assert first == again != other and counted == [3, 4]
+    assert browser.answer(ONE, MIND, 3, 1, "Every action", "") != first and counted == [3, 4, 3]
+
+
 def test_an_empty_plan_is_what_was_really_done(browser):
     done = words_for(browser.places.session(ONE), 7)
     empty, typed = (browser.answer(ONE, MIND, 7, 2, "What if", plan) for plan in (" ", done))

@@ -34,6 +34,7 @@ from motorbabble.memory import MemoryConfig
 from motorbabble.robots.toroidal_dot import ToroidalDotEnvironment, ToroidalDotRobot
 
 CONTROL_STEPS, RECORDED_STEPS = 100, 500
+BABBLE = 9  # steps before any are counted: the first eight are drawn, not imagined
 HELP = "import sys; sys.argv = ['babble', '--help']; from motorbabble.cli import main\ntry: main()\nexcept SystemExit: pass"
 
 
@@ -71,11 +72,11 @@ def learning(threads: int, rounds: int, variants: Sequence[Variant] = VARIANTS, 
 def control(steps: int, side: int = 224) -> Facts:
     """Milliseconds from one step to the next of a real life with two actions, on one core; alone, then with a learner on the other."""
 
-    def told(events: Any, warm: int) -> list[float]:
-        times, learned = [], warm == 0
+    def told(events: Any, warm: int, learns: bool) -> list[float]:
+        times, begun = [], not learns
         for event in events:
-            learned = learned or not isinstance(event, Step)  # what learns beside it needs some seconds to begin
-            if isinstance(event, Step) and learned:
+            begun = begun or not isinstance(event, Step)  # what learns beside it needs some seconds to begin
+            if isinstance(event, Step) and begun:
                 times.append(time.perf_counter())
             if len(times) > warm + steps:
                 break
@@ -83,8 +84,8 @@ def control(steps: int, side: int = 224) -> Facts:
 
     with ToroidalDotRobot(seed=0) as robot:
         with learn(robot, "latent", "uncertainty", steps=None, beside=True, gate="act", threads=1, image_size=(side, side)) as run:
-            busy, updates = told(run, 5), run.learner.updates
-        alone = told(live(robot, run.select, world_model=run.world_model), 0)
+            busy, updates = told(run, BABBLE, True), run.learner.updates
+        alone = told(live(robot, run.select, world_model=run.world_model), BABBLE, False)
     return {
         "control_alone_ms_p50": round(float(np.percentile(alone, 50)), 1),
         "control_alone_ms_p95": round(float(np.percentile(alone, 95)), 1),

@@ -1,9 +1,10 @@
 """How soon something is learned, before a change and after it: `python benchmarks/before_after.py --before REV`.
 
-The older revision is checked out beside this one for as long as it lasts. For each seed, the dot and bodies (latent model) and the dot on the canvas are
-lived by benchmarks/first_life.py of both revisions, each with its own package, in turn: before, after, before, after. The canvas lives with
-random actions, as in benchmarks/canvas.py, whose own curve tells no seconds. A life ends with the first exam whose skill is at least 0.8, or
-after `--seconds` of it (exams left out); then nothing is told of it but its best skill. Prints a table to stderr and one JSON line to stdout.
+The older revision is checked out beside this one for as long as it lasts. For each seed, the dot and bodies (latent model) and the dot on the
+canvas are lived by benchmarks/first_life.py of both revisions, each with its own package, in turn: before, after, before, after. The canvas lives
+with random actions, as in benchmarks/canvas.py, whose own curve tells no seconds. Seconds are those of life: exams, one after every five updates,
+are left out. A life ends with the first exam whose skill is at least 0.8; or after `--seconds` of it, and then only its best skill is told.
+Prints a table to stderr and one JSON line to stdout.
 """
 
 import argparse
@@ -64,9 +65,9 @@ def first_good(lines: Iterator[str], skill: float) -> Facts:
     return {"seconds": None, "updates": None, "steps": None, "best_skill": best}
 
 
-def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skill: float = SKILL) -> Facts:
+def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skill: float = SKILL, every: int = EVERY) -> Facts:
     """One life by the scripts of a folder, ended as soon as it is good enough."""
-    asked = [*LIVES[name], "--seed", str(seed), "--seconds", str(seconds), "--steps", str(STEPS), "--curve", str(EVERY), "--threads", str(threads)]
+    asked = [*LIVES[name], "--seed", str(seed), "--seconds", str(seconds), "--steps", str(STEPS), "--curve", str(every), "--threads", str(threads)]
     command = [sys.executable, "benchmarks/first_life.py", *asked]
     with (
         tempfile.TemporaryFile("w+") as told,

@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="measure nothing: the table and the picture of what was found last")
     chosen = parser.parse_args()
     if chosen.show:
-        grown = {name: kept("growth")[name] for name in WORDS if name in kept("growth")}
+        grown = {name: kept("growth")[name] for name in WORDS}
         PICTURE.write_bytes(picture(grown))
         return print(table(grown))
     torch.set_num_threads(chosen.threads)

@@ -160,9 +160,9 @@ def tables(told: Facts) -> str:
         ("the same while a learner uses the other core", f"{told['control_learning_ms_p50']:.0f} ms", f"{told['control_learning_ms_p95']:.0f} ms"),
         ("what recording takes of a step", f"{told['record_ms_p50']:.1f} ms", f"{told['record_ms_p95']:.1f} ms"),
         ("saving a checkpoint", f"{told['checkpoint_seconds']:.2f} s", ""),
-        ("importing the package, without torch", f"{told['import_seconds']:.2f} s", ""),
-        ("`babble --help`", f"{told['help_seconds']:.2f} s", ""),
-        ("a frame of the dot's environment", f"{1e3 / told['environment_frames_per_second']:.3f} ms", ""),
+        ("importing the package, without torch; best of five", f"{told['import_seconds']:.2f} s", ""),
+        ("`babble --help`; best of five", f"{told['help_seconds']:.2f} s", ""),
+        ("a frame of the dot's environment; mean", f"{1e3 / told['environment_frames_per_second']:.3f} ms", ""),
     ]
     return markdown(head, models) + "\n\n" + markdown(("what", "median", "95th percentile"), rest)
 

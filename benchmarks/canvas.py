@@ -5,7 +5,7 @@ columns are held out as in benchmarks/first_life.py; `--world bodies` is examine
 of it or `--steps` of the robot. The figures without a prefix are the canvas model's; `first_good`, of the dot: robot steps, updates and
 seconds after which an exam (one after every tenth update) first had 95 % of moves and of stays within 2 px, action advantage 0.95 and skill
 0.8 at once. `peak_fraction` is the operations of one update that hides whole slots per second, over the best matrix product of the same
-process (benchmarks/throughput.py). `--set NAME=VALUE` changes a setting of the canvas model: `--set residual=false`,
+process (benchmarks/measuring.py). `--set NAME=VALUE` changes a setting of the canvas model: `--set residual=false`,
 `--set action_token=false`, `--set moved_layers=0`. `--picture FILE` shows what both imagine at the end.
 """
 
@@ -21,10 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from first_life import BodiesExam, DotExam, examine, rounded
+from measuring import best_product, operations_of, timed
 from PIL import Image
-from throughput import best_product, timed
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from motorbabble.agents import Run, learn
 from motorbabble.analysis.canvas import drawn, predicted_canvas, words_of
@@ -65,12 +63,10 @@ def peak_fraction(run: Run, updates: int = 15) -> float:
     assert isinstance(learner.trained, CanvasWorldModel)
     learner.trained.config = replace(learner.trained.config, slot_share=1.0, part_share=0.0)
     windows, _ = learner.choose()
-    # torch counts nothing for the CPU's fused attention, so it is counted written out: two products forward, four backward.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        learner.update(windows)
+    operations = operations_of(lambda: learner.update(windows))
     peak = best_product()
     median = statistics.median(timed(lambda: learner.update(windows), updates))
-    return counter.get_total_flops() / median / max(peak, best_product())
+    return operations / median / max(peak, best_product())
 
 
 def imagining_ms(run: Run, times: int = 30) -> float:

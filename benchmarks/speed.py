@@ -1,123 +1,91 @@
-"""How fast everything is, and how cost grows, in one table: `python benchmarks/speed.py`, the first part of `make bench`.
+"""How fast everything is: `python benchmarks/speed.py`, the first part of `make bench`.
 
 Both models, at 224 and 64 pixels, tiny and base, in batches of 4 windows and of 16, take turns, so that a busy machine harms all alike:
-windows and frames (`samples`) learned per second, the share of the best matrix product of the same minutes (operations counted by torch),
-all actions of the dot imagined. Then one control step of a real life, with and without a learner beside it, what recording and saving take,
-and imagining with more history, plans and recordings. The table goes to stderr; one JSON line to stdout; all of it with the machine's facts
-to benchmarks/results.json and the plot to docs/performance.png, unless `--quick`.
+windows and frames learned per second, the share of the best matrix product of the same minutes (measuring.py says how operations are
+counted), both actions of the dot imagined, memory in a process of its own. Then one control step of a real life, with and without a learner
+beside it, what recording and saving take, the environment on one thread, and how soon a fresh process has imported the package (without
+torch) and shown its help. The tables of docs/performance.md go to stderr, one JSON line to stdout, and its facts to the section `speed` of
+benchmarks/results.json, unless `--quick`; `--show` prints the tables of what was found last.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import numpy as np
 import torch
-from memory import hundred_thousand, recorded_dot
-from throughput import best_product, environment_frames_per_second, timed
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from footprint import footprint
+from measuring import Facts, best_product, keep, kept, machine, markdown, operations_of, timed
+from memory import recorded_dot
+from variants import VARIANTS, Variant, each_action, lived
 
-from motorbabble.agents import Run, learn
+from motorbabble.agents import learn
 from motorbabble.experience import Step
-from motorbabble.figures import curve_png
 from motorbabble.life import live
 from motorbabble.memory import MemoryConfig
-from motorbabble.recording.reader import RecordingReader
-from motorbabble.robots.toroidal_dot import ToroidalDotRobot
+from motorbabble.robots.toroidal_dot import ToroidalDotEnvironment, ToroidalDotRobot
 
-HERE = Path(__file__).parent
-KINDS, SIDES, PRESETS = ("latent", "canvas"), (224, 64), ("tiny", "base")
-WARM_STEPS, CONTROL_STEPS = 40, 100
-HISTORIES, PLANS, MOMENTS = (1, 2, 4, 8), (2, 8, 32, 128), (1_000, 10_000, 100_000)
+CONTROL_STEPS, RECORDED_STEPS = 100, 500
+BABBLE = 9  # steps before any are counted: the first eight are drawn, not imagined
+HELP = "import sys; sys.argv = ['babble', '--help']; from motorbabble.cli import main\ntry: main()\nexcept SystemExit: pass"
 
 
-@dataclass
-class Variant:
-    """One model that learns, warmed up; `operations` of one update."""
-
-    name: str
-    run: Run
-    windows: Any
-    operations: float
-    seconds: list[float]
-    imagining: list[float]
-
-
-def variant(kind: str, side: int, preset: str, batch: int, threads: int) -> Variant:
-    run = learn(ToroidalDotRobot(seed=0), kind, "random", preset=preset, threads=threads, image_size=(side, side), batch_size=batch)
-    learner = run.learner
-    eyes = SimpleNamespace(world_model=run.world_model, remember=learner.remember, study=lambda: ())
-    for _ in live(run.robot, run.select, eyes, steps=WARM_STEPS, history=run._history):  # type: ignore[arg-type]
-        pass
-    windows, _ = learner.choose()
-    # torch counts nothing for the CPU's fused attention, so it is counted written out.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        learner.update(windows)
-    return Variant(f"{kind}_{preset}_{side}_batch_{batch}", run, windows, counter.get_total_flops(), [], [])
-
-
-def plans_of(run: Run, many: int, length: int = 1) -> np.ndarray:
-    actions = np.stack([run.action_space.encode(action) for action in run.action_space.candidates()])
-    return actions[np.random.default_rng(0).integers(0, len(actions), (many, length))]
-
-
-def learning(threads: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Of every variant, by its name; all of them take turns."""
-    names = [(kind, side, preset, 4) for preset in PRESETS for side in SIDES for kind in KINDS] + [(kind, 64, "tiny", 16) for kind in KINDS]
-    variants = [variant(*name, threads) for name in names]
-    peaks = [best_product(1.0)]
+def learning(threads: int, rounds: int, variants: Sequence[Variant] = VARIANTS, product_seconds: float = 1.0) -> Facts:
+    """Of every variant, by its name; all of them take turns. Memory is asked for before anything is held here."""
+    held = {one: footprint(one, threads) for one in variants}
+    runs = {one: lived(one, threads) for one in variants}
+    chosen = {one: run.learner.choose()[0] for one, run in runs.items()}
+    operations = {one: operations_of(lambda one=one: runs[one].learner.update(chosen[one])) for one in variants}
+    updating: dict[Variant, list[float]] = {one: [] for one in variants}
+    imagining: dict[Variant, list[float]] = {one: [] for one in variants}
+    peaks = [best_product(product_seconds)]
     for _ in range(rounds):
-        for one in variants:
-            many = 1 if "base" in one.name else 4
-            one.seconds += timed(lambda one=one: one.run.learner.update(one.windows), many)
-            two = plans_of(one.run, 2)
-            one.imagining += timed(lambda one=one, two=two: one.run.world_model.imagine(one.run.window, two), many)
-        peaks.append(best_product(0.5))
+        for one, run in runs.items():
+            many = 1 if one.preset == "base" else 4
+            updating[one] += timed(lambda run=run, one=one: run.learner.update(chosen[one]), many)
+            imagining[one] += timed(lambda run=run: run.world_model.imagine(run.window, each_action(run)), many)
+        peaks.append(best_product(product_seconds / 2))
     peak = max(peaks)
     found = {}
-    for one in variants:
-        second = statistics.median(one.seconds)
-        frames = len(one.windows) * (one.run.world_model.history + 1)
+    for one, run in runs.items():
+        second = statistics.median(updating[one])
         found[one.name] = {
-            "windows_per_second": round(len(one.windows) / second, 2),
-            "samples_per_second": round(frames / second, 1),
-            "peak_fraction": round(one.operations / second / peak, 3),
-            "gigaflop_per_update": round(one.operations / 1e9, 1),
-            "imagine_two_actions_ms": round(1e3 * statistics.median(one.imagining), 1),
-            "million_weights": round(sum(weight.numel() for weight in one.run.world_model.parameters()) / 1e6, 2),
+            "windows_per_second": round(len(chosen[one]) / second, 2),
+            "frames_per_second": round(sum(map(len, chosen[one])) / second, 1),
+            "peak_fraction": round(operations[one] / second / peak, 3),
+            "gigaflop_per_update": round(operations[one] / 1e9, 1),
+            "imagine_two_actions_ms": round(1e3 * statistics.median(imagining[one]), 1),
+            "million_weights": round(sum(weight.numel() for weight in run.world_model.parameters()) / 1e6, 2),
+            **held[one],
         }
-    return {"models": found, "peak_gigaflop_per_second": round(peak / 1e9, 1)}  # type: ignore[dict-item]
+    return {"models": found, "peak_gigaflop_per_second": round(peak / 1e9, 1)}
 
 
-def control(steps: int) -> dict[str, float]:
-    """Milliseconds from one step to the next of a real life with two actions at 224 px, on one core; alone, then with a learner on the other."""
+def control(steps: int, side: int = 224) -> Facts:
+    """Milliseconds from one step to the next of a real life with two actions, on one core; alone, then with a learner on the other."""
 
-    def told(events: Any, warm: int) -> list[float]:
-        times, learned = [], warm == 0
+    def told(events: Any, warm: int, learns: bool) -> list[float]:
+        times, begun = [], not learns
         for event in events:
-            learned = learned or not isinstance(event, Step)  # what learns beside it needs some seconds to begin
-            if isinstance(event, Step) and learned:
+            begun = begun or not isinstance(event, Step)  # what learns beside it needs some seconds to begin
+            if isinstance(event, Step) and begun:
                 times.append(time.perf_counter())
             if len(times) > warm + steps:
                 break
         return [1e3 * seconds for seconds in np.diff(times[warm:])]
 
     with ToroidalDotRobot(seed=0) as robot:
-        with learn(robot, "latent", "uncertainty", steps=None, beside=True, gate="act", threads=1) as run:
-            busy, updates = told(run, 5), run.learner.updates
-        alone = told(live(robot, run.select, world_model=run.world_model), 0)
+        with learn(robot, "latent", "uncertainty", steps=None, beside=True, gate="act", threads=1, image_size=(side, side)) as run:
+            busy, updates = told(run, BABBLE, True), run.learner.updates
+        alone = told(live(robot, run.select, world_model=run.world_model), BABBLE, False)
     return {
         "control_alone_ms_p50": round(float(np.percentile(alone, 50)), 1),
         "control_alone_ms_p95": round(float(np.percentile(alone, 95)), 1),
@@ -127,12 +95,15 @@ def control(steps: int) -> dict[str, float]:
     }
 
 
-def keeping(folder: Path, threads: int) -> dict[str, float]:
+def keeping(folder: Path, threads: int, steps: int = RECORDED_STEPS, side: int = 224) -> Facts:
     """What recording takes of a step, and a checkpoint of a life."""
-    recorded = recorded_dot(folder / "dot", 500)
+    recorded = recorded_dot(folder / "dot", steps)
     saved: list[float] = []
     memory = MemoryConfig(checkpoint_dir=folder / "checkpoint", session_dir=folder / "sessions")
-    with ToroidalDotRobot(seed=0) as robot, learn(robot, "latent", "random", steps=8, threads=threads, memory=memory) as run:
+    with (
+        ToroidalDotRobot(seed=0) as robot,
+        learn(robot, "latent", "random", steps=8, threads=threads, memory=memory, image_size=(side, side)) as run,
+    ):
         for event in run:
             if isinstance(event, Step) and event.index == 6:
                 saved = timed(run.save, 5)
@@ -143,79 +114,78 @@ def keeping(folder: Path, threads: int) -> dict[str, float]:
     }
 
 
-def growth(folder: Path, threads: int) -> dict[str, list]:
-    """Milliseconds as one thing grows; each is measured in turn with the others."""
-    minds = {many: variant_of_history(many, threads) for many in HISTORIES}
-    by_history: dict[int, list[float]] = {many: [] for many in HISTORIES}
-    by_plans: dict[int, list[float]] = {many: [] for many in PLANS}
-    by_moments: dict[int, list[float]] = {many: [] for many in MOMENTS}
-    sessions = {many: hundred_thousand(folder / str(many), many) for many in MOMENTS}
-    for _ in range(8):
-        for many, run in minds.items():
-            plans = plans_of(run, 32)
-            by_history[many] += timed(lambda run=run, plans=plans: run.world_model.imagine(run.window, plans, pictures=False), 1)
-        run = minds[max(HISTORIES)]
-        for many in PLANS:
-            plans = plans_of(run, many)
-            by_plans[many] += timed(lambda run=run, plans=plans: run.world_model.imagine(run.window, plans, pictures=False), 1)
-        for many, session in sessions.items():
-            by_moments[many] += timed(lambda session=session, many=many: RecordingReader(session).image(many // 2), 1)
-    return {
-        "history": [[many, round(1e3 * statistics.median(found), 2)] for many, found in by_history.items()],
-        "plans": [[many, round(1e3 * statistics.median(found), 2)] for many, found in by_plans.items()],
-        "moments": [[many, round(1e3 * statistics.median(found), 2)] for many, found in by_moments.items()],
-    }
+def environment(seconds: float = 2.0) -> Facts:
+    """The dot as a Gymnasium environment, which draws every frame, on one thread."""
+    world = ToroidalDotEnvironment()
+    world.reset(seed=0)
+    frames, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        world.step(frames & 1)
+        frames += 1
+    return {"environment_frames_per_second": round(frames / (time.perf_counter() - began))}
 
 
-def variant_of_history(history: int, threads: int) -> Run:
-    run = learn(ToroidalDotRobot(seed=0), "latent", "random", threads=threads, prediction_history_size=history)
-    for _ in live(run.robot, run.select, world_model=run.world_model, steps=WARM_STEPS, history=run._history):
-        pass
-    return run
+def starting(times: int = 5) -> Facts:
+    """Seconds of a fresh process beyond those of one that does nothing; the best of several."""
+
+    def least(program: str) -> float:
+        return min(timed(lambda: subprocess.run([sys.executable, "-c", program], check=True, env=os.environ, stdout=subprocess.DEVNULL), times))
+
+    nothing = least("pass")
+    return {"import_seconds": round(least("import motorbabble") - nothing, 3), "help_seconds": round(least(HELP) - nothing, 3)}
 
 
-def plot(grown: dict[str, list]) -> bytes:
-    """Cost against the least of each, both as multiples, so that what is linear is a straight line."""
-    lines = {}
-    for name, words in (("history", "frames of history"), ("plans", "plans imagined"), ("moments", "moments recorded, one opened")):
-        many, cost = zip(*grown[name], strict=True)
-        lines[words] = ([np.log2(one / many[0]) for one in many], [one / cost[0] for one in cost])
-    return curve_png(lines, x_label="doublings of what grows", y_label="times the cost of the least", title="How cost grows", log=True)
-
-
-def machine(threads: int) -> dict[str, Any]:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")] or ["unknown"]
-    facts = {"processor": names[0], "cores": os.cpu_count(), "threads": threads, "python": platform.python_version(), "torch": torch.__version__}
-    return {**facts, "date": time.strftime("%Y-%m-%d"), "load_before": round(os.getloadavg()[0], 2)}
-
-
-def table(models: dict[str, dict[str, float]]) -> str:
-    columns = list(next(iter(models.values())))
-    rows = [f"| model | {' | '.join(column.replace('_', ' ') for column in columns)} |", "|" + "---|" * (len(columns) + 1)]
-    return "\n".join(
-        [*rows, *(f"| {name.replace('_', ' ')} | {' | '.join(str(found[column]) for column in columns)} |" for name, found in models.items())]
-    )
+def tables(told: Facts) -> str:
+    """As they stand in docs/performance.md."""
+    head = ("model", "windows/s", "frames/s", "share of peak", "GFLOP an update", "imagine two actions", "weights", "peak memory")
+    models = [
+        (
+            Variant.named(name),
+            f"{found['windows_per_second']:.1f}",
+            f"{found['frames_per_second']:.0f}" if found["frames_per_second"] >= 100 else f"{found['frames_per_second']:.1f}",
+            f"{found['peak_fraction']:.2f}",
+            f"{found['gigaflop_per_update']:.1f}",
+            f"{found['imagine_two_actions_ms']:.0f} ms",
+            f"{found['million_weights']:.1f} M",
+            f"{found['peak_mb']} MB",
+        )
+        for name, found in sorted(told["models"].items(), key=lambda pair: [one.name for one in VARIANTS].index(pair[0]))
+    ]
+    rest = [
+        (
+            "a control step (look, imagine two actions, choose, act) at 224 px, one core",
+            f"{told['control_alone_ms_p50']:.0f} ms",
+            f"{told['control_alone_ms_p95']:.0f} ms",
+        ),
+        ("the same while a learner uses the other core", f"{told['control_learning_ms_p50']:.0f} ms", f"{told['control_learning_ms_p95']:.0f} ms"),
+        ("what recording takes of a step", f"{told['record_ms_p50']:.1f} ms", f"{told['record_ms_p95']:.1f} ms"),
+        ("saving a checkpoint", f"{told['checkpoint_seconds']:.2f} s", ""),
+        ("importing the package, without torch; best of five", f"{told['import_seconds']:.2f} s", ""),
+        ("`babble --help`; best of five", f"{told['help_seconds']:.2f} s", ""),
+        ("a frame of the dot's environment; mean", f"{1e3 / told['environment_frames_per_second']:.3f} ms", ""),
+    ]
+    return markdown(head, models) + "\n\n" + markdown(("what", "median", "95th percentile"), rest)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--quick", action="store_true", help="one round, few steps; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="one round, few steps, the tiny models at 64 px; nothing is written")
+    parser.add_argument("--show", action="store_true", help="measure nothing: the tables of what was found last")
     chosen = parser.parse_args()
-    facts = machine(chosen.threads)
+    if chosen.show:
+        return print(tables(kept("speed")))
+    told: Facts = {"machine": machine(chosen.threads), **control(12 if chosen.quick else CONTROL_STEPS)}
+    torch.set_num_threads(chosen.threads)
+    variants = [one for one in VARIANTS if not chosen.quick or (one.preset, one.side, one.batch) == ("tiny", 64, 4)]
+    told |= learning(chosen.threads, 1 if chosen.quick else chosen.rounds, variants)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        steps = 12 if chosen.quick else CONTROL_STEPS
-        told: dict[str, Any] = {"machine": facts, **control(steps)}
-        torch.set_num_threads(chosen.threads)
-        told |= learning(chosen.threads, 1 if chosen.quick else chosen.rounds) | keeping(folder, chosen.threads)
-        told |= {"growth": growth(folder / "growth", chosen.threads), "environment_frames_per_second": round(environment_frames_per_second())}
-    told["memory_mb"] = round(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
-    print(table(told["models"]), file=sys.stderr)
+        told |= keeping(Path(place), chosen.threads)
+    told |= environment() | starting()
+    print(tables(told), file=sys.stderr)
     if not chosen.quick:
-        (HERE / "results.json").write_text(json.dumps(told, indent=1) + "\n")
-        (HERE.parent / "docs" / "performance.png").write_bytes(plot(told["growth"]))
+        keep("speed", told)
     print(json.dumps(told))
 
 

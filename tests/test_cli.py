@@ -29,7 +29,7 @@ def test_help_names_every_command_quickly():
         seconds.append(time.monotonic() - began)
         assert done.returncode == 0
     assert all(f"babble {name}" in done.stdout for name in COMMANDS)
-    assert min(seconds) < 1.5, "far above the half second that benchmarks/throughput.py measures on an idle machine"
+    assert min(seconds) < 1.5, "far above the half second that benchmarks/speed.py measures on an idle machine"
 
 
 def test_a_short_demo_ends_with_a_card(tmp_path):

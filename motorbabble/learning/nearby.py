@@ -44,10 +44,9 @@ class NearbyFrames:
         return store[slots[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 
     def _store(self, frame: np.ndarray) -> Tensor | None:
-        if self.frames is None and self.most:
-            self.most = min(self.most, int(self.megabytes * 1e6 / frame.nbytes))
+        if self.frames is None and (most := min(self.most, int(self.megabytes * 1e6 / frame.nbytes))):
             try:
-                self.frames = torch.empty((self.most, *frame.shape), dtype=torch.uint8, device=self.device)
+                self.frames = torch.empty((most, *frame.shape), dtype=torch.uint8, device=self.device)
             except torch.OutOfMemoryError:
                 self.most = 0  # the device is full of other things; asking before every update would not help
         return self.frames

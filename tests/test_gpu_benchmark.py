@@ -42,7 +42,7 @@ def test_the_same_device_is_on_a_par_with_itself():
     done = run("--device", "cpu", "--quick", "--parity")
     assert done.returncode == 0, done.stderr
     for found in json.loads(done.stdout)["parity"].values():
-        assert found["most_apart"] == 0 and found["within_2_percent"]
+        assert found["most_apart"] == found["means_apart"] == 0 and found["within_2_percent"]
         first, last, *others = found["first_and_last_loss"]
         assert last < first and others == [first, last]
 

@@ -30,9 +30,11 @@ from motorbabble.experience import Observation, Study, Window
 from motorbabble.learning.gate import GateConfig, QualityGate
 from motorbabble.learning.gauges import Gauge
 from motorbabble.learning.levels import Levels, LevelsConfig
+from motorbabble.learning.nearby import NearbyFrames, shifted_means
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
 from motorbabble.learning.surprise import Surprise, SurpriseConfig
+from motorbabble.models.precision import Precision, check_precision, precision_for
 from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
 
 
@@ -45,6 +47,7 @@ class LearnerConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.98  # of the averaged weights that act and are scored; 0: the trained ones do
+    precision: Precision = "auto"  # of products of matrices: auto is bfloat16 on CUDA devices that have it, float32 elsewhere
     gauge_every: int = 100  # updates from one look at gradients and weights, layer by layer, to the next; 0: none
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -58,6 +61,7 @@ class LearnerConfig:
                 f"{self.batch_size} windows and {self.updates_per_step} or {self.beside_updates} updates per step cannot teach anything; "
                 "give at least 1 of each"
             )
+        check_precision(self.precision)
         if self.gauge_every < 0:
             raise ConfigurationError(f"gauge_every is {self.gauge_every}; give a number of updates, or 0 for no gauges")
         if len(self.shift) != 2 or min(self.shift) < 0 or not self.clip_norm > 0 or not 0 <= self.ema_decay < 1:
@@ -85,11 +89,14 @@ class Learner:
     ):
         self.config = config
         self.trained = world_model
+        world_model.precision = precision_for(config.precision, world_model.device)
         self._losses = _Losses(world_model)
         if this_process()[1] > 1:  # from here on every process has the first one's weights, whatever it was seeded with
             self._losses = DistributedDataParallel(self._losses, find_unused_parameters=not world_model.uses_all_weights)
         self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
         self.replay = Replay(config.replay)
+        megabytes = config.replay.device_mb if config.replay.device_mb is not None else 4096 if world_model.device.type == "cuda" else 0
+        self._nearby = NearbyFrames(world_model.device, megabytes, config.replay.capacity)
         self.holds_out, self.held_out = holds_out, False  # the rule, and what it said of the newest moment
         self.rng = np.random.default_rng(seed)
         self.optimizer = torch.optim.AdamW(
@@ -296,6 +303,9 @@ class Learner:
         moves = self.rng.integers(-most, most + 1, size=(count * processes, 2))[rank * count :][:count]
         seeds = self.rng.integers(2**62, size=count * processes)[rank * count :][:count]
         draw = int(self.rng.integers(2**62))
+        if (near := self._nearby.gather(windows, moves)) is not None:
+            means = shifted_means(background, moves, self.trained.device)
+            return Batch.made(near, np.stack([window.actions for window in windows]), means, seeds, draw)
         moved, backgrounds = zip(*(shifted(*pair, background) for pair in zip(windows, moves, strict=True)), strict=True)
         return Batch.of(moved, np.stack(backgrounds), self.trained.device, seeds, draw)
 
@@ -316,9 +326,10 @@ class _Losses(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, level: int = 0, long: Batch | None = None) -> dict[str, Tensor]:
-        losses = self.model.losses(batch)
-        if long is None:
-            return losses
-        above = self.model.level_losses(level, long)
+        with self.model.computing():
+            losses = self.model.losses(batch)
+            if long is None:
+                return losses
+            above = self.model.level_losses(level, long)
         total = losses["total"] + above.pop("total")
         return {**losses, "below": losses["total"], "total": total, **{f"level_{level}/{name}": value for name, value in above.items()}}

@@ -7,8 +7,9 @@ the newest frame alone overfits and forgets; half of them end in a change, becau
 for an hour would otherwise unlearn that anything moves.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,11 +22,33 @@ class ReplayConfig:
     capacity: int = 5000  # frames kept; 150 KB each at 224 x 224
     recent_share: float = 0.25  # of a sample, drawn from the newest `recent_span` frames
     recent_span: int = 200
+    device_mb: float | None = None  # of frames kept in the memory of the device that learns; None: 4096 on CUDA, on a CPU 0, which is none
     moved_share: float = 0.5  # of a sample, drawn from windows in whose last step something changed, where there are any
 
     def __post_init__(self):
         if self.capacity < 2 or self.recent_span < 1 or not (0 <= self.recent_share <= 1 and 0 <= self.moved_share <= 1):
             raise ConfigurationError(f"{self} cannot work; keep capacity >= 2, recent_span >= 1, recent_share and moved_share in 0..1")
+        if self.device_mb is not None and not self.device_mb >= 0:
+            raise ConfigurationError(f"device_mb is {self.device_mb}; give megabytes, 0 for none, or None for as many as suit the device")
+
+
+class Remembered(Window):
+    """A window out of a replay: `frames` are the replay's own arrays, copied into `images` only when somebody looks at those."""
+
+    frames: tuple[np.ndarray, ...] = ()
+
+    @classmethod
+    def of(cls, frames: Sequence[np.ndarray], actions: np.ndarray) -> "Remembered":
+        window = cls.__new__(cls)
+        vars(window).update(frames=tuple(frames), actions=actions, states={})
+        return window
+
+    @cached_property
+    def images(self) -> np.ndarray:  # type: ignore[override]
+        return np.stack(self.frames)
+
+    def __len__(self) -> int:
+        return len(self.actions) + 1
 
 
 class Replay:
@@ -155,7 +178,7 @@ class Replay:
     def _window(self, end: int, length: int) -> Window:
         first = end - length + 1
         led = [action for action in self._led[first + 1 : end + 1] if action is not None]
-        return Window(np.stack(self._frames[first : end + 1]), np.stack(led) if led else np.zeros((0, 0), np.float32))
+        return Remembered.of(self._frames[first : end + 1], np.stack(led) if led else np.zeros((0, 0), np.float32))
 
     def _forget_oldest(self) -> None:
         del self._frames[0], self._led[0], self._runs[0], self._changed[0], self._moments[0]

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from motorbabble.models.precision import exact
+
 
 class Rotary(nn.Module):
     """Angles for tokens at integer places (time, row, column): `forward(places (N, 3)) -> (2, N, d)` cosine and sine.
@@ -40,7 +42,8 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, places: Tensor) -> Tensor:
-        angles = places.float() @ self.frequencies.T  # (N, pairs)
+        with exact(places.device):
+            angles = places.float() @ self.frequencies.T  # (N, pairs)
         return torch.stack((torch.cat((angles.cos(), angles.cos()), -1), torch.cat((angles.sin(), angles.sin()), -1)))
 
 
@@ -84,7 +87,8 @@ def record_attention(model: nn.Module) -> Iterator[Maps]:
 @torch.no_grad()
 def attention_map(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)), (B, h, N, M) float32."""
-    scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
+    with exact(q.device):
+        scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
     return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
 
@@ -161,7 +165,7 @@ class AdaLNZero(nn.Module):
 
     def forward(self, action: Tensor, tokens: int) -> tuple[Tensor, ...]:
         """action (B, T, A) -> six (B, T tokens, D), alike for all tokens of a moment."""
-        return self.affine(nn.functional.silu(action)).repeat_interleave(tokens, 1).chunk(6, -1)
+        return self.affine(nn.functional.silu(action)).float().repeat_interleave(tokens, 1).chunk(6, -1)
 
 
 class FiLM(nn.Module):
@@ -175,7 +179,7 @@ class FiLM(nn.Module):
 
     def forward(self, x: Tensor, action: Tensor) -> Tensor:
         """x (B, T, n, D) modulated block by block by action (B, T, A)."""
-        gamma, beta = self.affine(action).unsqueeze(-2).chunk(2, -1)
+        gamma, beta = self.affine(action).float().unsqueeze(-2).chunk(2, -1)
         return x * (1 + gamma) + beta
 
 

@@ -92,7 +92,7 @@ class PatchAutoencoder(nn.Module):
 
     def show(self, features: Tensor) -> Tensor:
         """Features (..., decoder width) -> patches as they look (..., P), 0 to 1."""
-        return self.decoder_head(features) + 0.5
+        return self.decoder_head(features).float() + 0.5
 
     def random_keep(self, chance: Tensor, mask_ratio: float) -> Tensor:
         """(B, n) indices of visible patches, n = round(N (1 - mask_ratio)), at least one: those of the smallest numbers of `chance` (B, N)."""
@@ -101,7 +101,7 @@ class PatchAutoencoder(nn.Module):
 
     def spread(self, x: Tensor, keep: Tensor, mask_token: Tensor) -> Tensor:
         """x (B, n, d) of the patches in `keep` (B, n) -> (B, N, d) with `mask_token` (d,) in all other places."""
-        full = mask_token.expand(len(x), self.tokens, -1)
+        full = mask_token.to(x.dtype).expand(len(x), self.tokens, -1)
         return full.scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
 
 

@@ -207,7 +207,7 @@ class TargetedMAE(MaskedAutoencoderViT):
         """Features of a whole group, from the latents x of what was seen of it and what stands at `hidden` patches (B, N, Dd)."""
         y, slot = self.decoder_embed(x), _slot(before)
         if keep is not None:
-            y = torch.cat((y[:, :lead], hidden.scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), y[:, lead:])), 1)
+            y = torch.cat((y[:, :lead], hidden.to(y.dtype).scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), y[:, lead:])), 1)
         elif y.shape[1] == lead:
             y = torch.cat((y, hidden), 1)
         y = y + self._group(slot, self.canvas_decoder_position)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from motorbabble.models.autoencoder import cosine_basis
+from motorbabble.models.precision import exact
 
 SCALE = 0.1  # of full brightness: the size of a usual mistake in a patch's pattern, and of what the priors say
 VARIANCE_FLOOR = 1e-6  # of full brightness, squared
@@ -59,12 +60,14 @@ class EnsembleHeads(nn.Module):
         x = x.flatten(0, 1)
         guess = torch.relu(x @ self.w1 + self.b1) @ self.w2 + self.b2
         prior = torch.relu(x @ self.prior_w1 + self.prior_b1) @ self.prior_w2
-        return (guess + prior).unflatten(1, (m, n))
+        return (guess.float() + prior.float()).unflatten(1, (m, n))
 
     def losses(self, states: Tensor, action: Tensor, missing: Tensor, share: Tensor) -> Tensor:
         """Of all heads, on patches (M, n, P) that the picture lacked; `share` (heads, M, 1, 1), 0 where a head leaves a prediction out."""
         missing = missing.detach()
-        error = self(states, action) - (missing @ self.basis.T) / SCALE
+        with exact(missing.device):
+            patterns = missing.float() @ self.basis.T
+        error = self(states, action) - patterns / SCALE
         size = (missing.square().mean(-1) + LEAST_ERROR).log()
         return (error.square() * share).mean() + 0.1 * (self._log_error(states, action) - size).square().mean()
 
@@ -78,7 +81,7 @@ class EnsembleHeads(nn.Module):
         return self._log_error(states, action).exp().mean(-1)
 
     def _log_error(self, states: Tensor, action: Tensor) -> Tensor:
-        return self.error_head(self._inputs(states, action)).squeeze(-1)
+        return self.error_head(self._inputs(states, action)).float().squeeze(-1)
 
     def _inputs(self, states: Tensor, action: Tensor) -> Tensor:
         """(M, n, 2 D + C), cut off from whatever made the states."""

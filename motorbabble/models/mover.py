@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from motorbabble.models.precision import exact
+
 MASK_BIAS = -3.0  # sigmoid(-3) = 0.047 is the slope with which a mask starts to grow
 
 
@@ -41,18 +43,19 @@ class Mover(nn.Module):
 
     def masks(self, frame_states: Tensor) -> Tensor:
         """frame_states (B, N, D) -> patch-wise masks (B, N, K p p), zero before training."""
-        return torch.sigmoid(self.mask_head(frame_states) + MASK_BIAS) - torch.sigmoid(self.mask_head.bias.new_tensor(MASK_BIAS))
+        return torch.sigmoid(self.mask_head(frame_states).float() + MASK_BIAS) - torch.sigmoid(self.mask_head.bias.new_tensor(MASK_BIAS))
 
     def distances(self, action_states: Tensor) -> tuple[Tensor, Tensor]:
         """action_states (B, s, D) -> distributions over the sum of their distances down (B, K, H) and right (B, K, W)."""
-        logits = self.distance_head(action_states).unflatten(-1, (self.layers, -1))
+        logits = self.distance_head(action_states).float().unflatten(-1, (self.layers, -1))
         return _sum_of(logits[..., : self.height].softmax(-1)), _sum_of(logits[..., self.height :].softmax(-1))
 
     def forward(self, image: Tensor, masks: Tensor, action_states: Tensor, added: Tensor, fill: Tensor) -> Tensor:
         """image, added, fill (B, 3, H, W); masks (B, K, H, W); action_states (B, s, D) -> the next image (B, 3, H, W)."""
         down, right = self.distances(action_states)
         layers = torch.cat((masks.unsqueeze(2) * image.unsqueeze(1), masks.unsqueeze(2)), 2)  # (B, K, 4, H, W)
-        moved = _Shift.apply(layers, down, right)
+        with exact(image.device):  # there is no transform of bfloat16
+            moved = _Shift.apply(layers, down, right)
         left = masks.sum(1, keepdim=True)
         behind = (1 - left) * (image + added) + left * fill
         return moved[:, :3] + (1 - moved[:, 3:]) * behind

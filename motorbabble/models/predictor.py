@@ -194,7 +194,7 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
             if str(i) in self.film_layers:
                 x = self.film_layers[str(i)](x.unflatten(1, (time, -1)), embedded).flatten(1, 2)
         states = self.norm(x).unflatten(1, (time, -1))
-        change = self.head(states[:, :, : self.frame_tokens])
+        change = self.head(states[:, :, : self.frame_tokens]).float()
         return (latents + change if self.config.delta_latent else change), states, present
 
     def trim(self, past: Past, moments: int) -> Past:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from motorbabble.models.attention import init_weights
 from motorbabble.models.convolutional import ConvolutionBlock
+from motorbabble.models.precision import exact
 from motorbabble.models.predictor import ActionConditionedPredictor, AttentionInfo, Past, PredictorConfig, TokenIndex
 
 NEIGHBOURHOOD = 2  # blocks of convolutions before the LSTM: four places in each direction
@@ -44,9 +45,10 @@ class LSTMPredictor(ActionConditionedPredictor):
         if past is not None:
             tokens, context = (torch.cat((old.expand(batch, *old.shape[1:]), new), 1) for old, new in zip(past[0], (tokens, context), strict=True))
         fed = torch.cat((tokens, context.unsqueeze(2).expand(-1, -1, self.block_tokens, -1)), -1)
-        remembered, _ = self.lstm(fed.transpose(1, 2).flatten(0, 1))  # (B (N + s), T, D)
+        with exact(fed.device):  # not every device has an LSTM of bfloat16, and its state adds up over moments
+            remembered, _ = self.lstm(fed.float().transpose(1, 2).flatten(0, 1))  # (B (N + s), T, D)
         states = self.norm(tokens + remembered.unflatten(0, (batch, -1)).transpose(1, 2))[:, -time:]
-        change = self.head(states[:, :, : self.frame_tokens])
+        change = self.head(states[:, :, : self.frame_tokens]).float()
         found = (latents + change if self.config.delta_latent else change), states, [(tokens, context)]
         return (*found, AttentionInfo([], TokenIndex(self.rows, self.columns, tokens.shape[1], self.action_tokens))) if return_attn else found
 

@@ -8,8 +8,11 @@ A model may see smaller frames than its robot gives: whatever enters such a mind
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,9 @@ from torch import Tensor, nn
 
 from motorbabble.errors import ActionError, ConfigurationError, FrameError
 from motorbabble.experience import Window
+from motorbabble.models.precision import computing
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,18 @@ class Batch:
         draw: int = 0,
     ) -> "Batch":
         """Windows of equal length; `backgrounds` (B, H, W, 3), 0 to 255, or the mean of these frames where there are none."""
-        images = torch.from_numpy(np.stack([window.images for window in windows])).to(device)
-        actions = torch.from_numpy(np.stack([window.actions for window in windows]).astype(np.float32)).to(device)
-        images = images.permute(0, 1, 4, 2, 3).contiguous().float() / 255
+        frames = torch.from_numpy(np.stack([window.images for window in windows])).to(device)
+        given = None if backgrounds is None else torch.from_numpy(np.asarray(backgrounds, np.float32)).to(device)
+        return cls.made(frames, np.stack([window.actions for window in windows]), given, seeds, draw)
+
+    @classmethod
+    def made(cls, frames: Tensor, actions: np.ndarray, backgrounds: Tensor | None, seeds: np.ndarray | None, draw: int) -> "Batch":
+        """Of frames (B, T, H, W, 3) uint8 and mean frames (B, H, W, 3), 0 to 255, that lie on the device."""
+        images = frames.permute(0, 1, 4, 2, 3).contiguous().float() / 255
+        led = torch.from_numpy(actions.astype(np.float32)).to(frames.device)
         if backgrounds is None:
-            return cls(images, actions, images.mean((0, 1)).expand(len(images), -1, -1, -1), seeds, draw)
-        return cls(images, actions, torch.from_numpy(np.asarray(backgrounds, np.float32)).to(device).movedim(-1, 1) / 255, seeds, draw)
+            return cls(images, led, images.mean((0, 1)).expand(len(images), -1, -1, -1), seeds, draw)
+        return cls(images, led, backgrounds.movedim(-1, 1) / 255, seeds, draw)
 
     def chance(self, purpose: str, count: int) -> Tensor:
         """(B, count) numbers evenly from [0, 1), each row by its sample's seed alone; another purpose, other numbers."""
@@ -112,6 +124,7 @@ class WorldModel(nn.Module, ABC):
     history: int  # how many newest frames it looks at
     can_grow: bool = False  # whether it can have levels above 0
     uses_all_weights: bool = True  # in every update; several processes that learn together must know, or they wait for gradients that never come
+    precision: torch.dtype = torch.float32  # that products of matrices are computed in; whoever trains it says which. Weights are float32 either way
     teaching: frozenset[str] = frozenset()  # fields of its `config` that say how it is taught, not what it computes; a checkpoint may change them
 
     @abstractmethod
@@ -165,6 +178,10 @@ class WorldModel(nn.Module, ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def computing(self) -> AbstractContextManager:
+        """Whatever it computes, its losses included, belongs inside."""
+        return computing(self.precision, self.device)
+
     def at_the_door(self, images: np.ndarray) -> np.ndarray:
         """Frames (..., H, W, 3) uint8 as the mind gets them, (..., h, w, 3) uint8: the same array where the size fits."""
         if images.shape[-3:] == (*self.image_shape, 3) and images.dtype == np.uint8:
@@ -197,6 +214,17 @@ class WorldModel(nn.Module, ABC):
         if not np.isfinite(plans).all():
             raise ActionError("a plan holds NaN or infinity; encode every action with action_space.encode")
         return plans
+
+
+def looking(method: Method) -> Method:
+    """What a model does without learning, in its own precision and without gradient."""
+
+    @wraps(method)
+    def inside(self: WorldModel, *arguments: Any, **named: Any) -> Any:
+        with torch.no_grad(), self.computing():
+            return method(self, *arguments, **named)
+
+    return inside  # type: ignore[return-value]
 
 
 def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

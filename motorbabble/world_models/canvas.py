@@ -19,7 +19,7 @@ from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.canvas import Context, Painted, TargetedMAE, separator_color
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
-from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
+from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
 from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
 
 
@@ -94,13 +94,13 @@ class CanvasWorldModel(WorldModel):
     def file_of(self, weight: str) -> str:
         return "autoencoder" if weight.startswith("autoencoder.") else "predictor_0"
 
-    @torch.no_grad()
+    @looking
     def reconstruct(self, images: np.ndarray) -> Tensor:
         """Each frame alone on its canvas, encoded whole."""
         mae = self.autoencoder
         return mae.unpatchify(mae.decode(mae.encode(mae.patchify(self._tensor(self.at_the_door(images)))))).clamp(0, 1)
 
-    @torch.no_grad()
+    @looking
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """What stands on the canvas is encoded once; all plans run in one batch."""
         window = self.check_window(window.last(self.history))
@@ -203,7 +203,7 @@ class CanvasWorldModel(WorldModel):
         mae = self.autoencoder
         if not mae.residual:
             return mae.show(painted.slot)
-        change = mae.change_head(painted.slot)
+        change = mae.change_head(painted.slot).float()
         if self.mover is None:
             return last + change
         fill = mae.unpatchify(mae.show(painted.slot))

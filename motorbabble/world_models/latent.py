@@ -26,7 +26,7 @@ from motorbabble.models.kinds import make_autoencoder, make_predictor
 from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
 from motorbabble.models.predictor import PredictorConfig
-from motorbabble.world_models.base import Batch, Imagination, WorldModel, over_processes
+from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
 from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
 
 
@@ -135,12 +135,12 @@ class LatentWorldModel(WorldModel):
     def retire(self) -> None:
         del self.higher[-1]
 
-    @torch.no_grad()
+    @looking
     def reconstruct(self, images: np.ndarray) -> Tensor:
         patches = self.autoencoder.patchify(self._tensor(self.at_the_door(images)))
         return self.autoencoder.unpatchify(self.autoencoder.decode(self.autoencoder.encode(patches))).clamp(0, 1)
 
-    @torch.no_grad()
+    @looking
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """Frames of the window are encoded once, their keys and values computed once; all plans run in one batch."""
         rung = self._rung(level)
@@ -279,7 +279,7 @@ class LatentWorldModel(WorldModel):
         return balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds), hidden
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
-        decoded = self.action_decoder(change).amax(1)
+        decoded = self.action_decoder(change).float().amax(1)
         return F.mse_loss(decoded, actions)
 
     def _differs(self, patches: Tensor, other: Tensor) -> Tensor:

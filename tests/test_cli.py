@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,25 +19,6 @@ ROOT = Path(__file__).parent.parent
 def babble(*words: str, folder: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
     settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "COLUMNS": "120"}
     return subprocess.run([sys.executable, "-m", "motorbabble", *words], cwd=folder, env=settings, capture_output=True, text=True, timeout=timeout)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """The same command in this process, which has imported everything long ago, and in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def command(*words: str) -> subprocess.CompletedProcess:
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            main(words)
-        except SystemExit as end:
-            code = end.code or 0
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(words, code, told.out, told.err)
-
-    return command
 
 
 def test_help_names_every_command_quickly():

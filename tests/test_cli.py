@@ -32,9 +32,9 @@ def test_help_names_every_command_quickly():
     assert min(seconds) < 1.5, "far above the half second that benchmarks/throughput.py measures on an idle machine"
 
 
-def test_a_short_demo_ends_with_a_card(tmp_path):
+def test_a_short_demo_ends_with_a_card(tmp_path, here):
     """`make demo`, shortened: learns, says what it learned, and leaves a page and its numbers."""
-    done = babble("demo", "--steps", "12", "--seconds", "600", "--exam-steps", "8", "--out", str(tmp_path))
+    done = here("demo", "--steps", "12", "--seconds", "600", "--exam-steps", "8", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     page = tmp_path / "toroidal_dot" / "dot-demo-seed0" / "card.html"
     assert str(page) in done.stdout.replace("\n", "")
@@ -82,7 +82,7 @@ def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path, h
     stopped = lived_and_ended(signal.SIGINT)
     assert stopped.returncode == 128 + signal.SIGINT and "Traceback" not in stopped.stderr, stopped.stderr
     assert "first learns from what was recorded after that" in stopped.stdout and "The robot is at rest" in stopped.stdout
-    finished = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "2", folder=tmp_path)
+    finished = here("run", "toroidal_dot_latent", *SMALL, "--steps", "2")
     assert finished.returncode == 0 and "It goes on where it was saved" in finished.stdout, finished.stderr
     readers = [RecordingReader(folder) for folder in sessions.glob("session_*")]
     lived = sum(reader.moment(number).is_step for reader in readers for number in range(len(reader)))

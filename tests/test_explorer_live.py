@@ -213,10 +213,10 @@ def test_started_again_it_goes_on_where_it_was_and_anew_only_when_asked(served, 
 
 
 def test_in_the_end_there_is_a_card(served, page, monkeypatch):
-    begin(page, steps=92)
+    begin(page, steps=104)
     until(lambda: not served.workshop.status.is_busy)
     life = life_in(served)
-    assert served.workshop.status.sentence.startswith("done after 92 steps")
+    assert served.workshop.status.sentence.startswith("done after 104 steps")
     assert life.card and Path(life.card_page).is_file()
     assert "The card" in shown(page) and life.card_page in shown(Page(served.port, "fourth"))
 

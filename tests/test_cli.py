@@ -34,13 +34,13 @@ def test_help_names_every_command_quickly():
 
 def test_a_short_demo_ends_with_a_card(tmp_path, here):
     """`make demo`, shortened: learns, says what it learned, and leaves a page and its numbers."""
-    done = here("demo", "--steps", "12", "--seconds", "600", "--exam-steps", "8", "--out", str(tmp_path))
+    done = here("demo", "--steps", "10", "--seconds", "600", "--exam-steps", "8", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     page = tmp_path / "toroidal_dot" / "dot-demo-seed0" / "card.html"
     assert str(page) in done.stdout.replace("\n", "")
     assert "8 steps it will not learn from" in done.stdout
     card = json.loads((page.parent / "card.json").read_text())
-    assert card["trials"] == 7 and card["lived_steps"] == 12
+    assert card["trials"] == 7 and card["lived_steps"] == 10
     assert "<html" in page.read_text() and "http" not in page.read_text().replace("http://www.w3.org", "")
     lines = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     assert lines and {"step", "training_step", "reconstruction_loss", "predictor_latent_loss", "predictor_lr"} <= set(lines[0])

@@ -25,7 +25,7 @@ def dot(seed: int = 0) -> ToroidalDotRobot:
 
 def test_a_dot_is_learned_from_nothing():
     """The whole spine on a small dot: from random weights to knowing both actions, with curiosity choosing."""
-    run = learn(dot(), steps=110, seed=0, patch_size=16, preset="tiny", **EXACT)
+    run = learn(dot(), steps=95, seed=0, patch_size=16, preset="tiny", width=64, max_updates=1, **EXACT)
     for event in run:
         assert isinstance(event, Step | Study)
     card = run.card()

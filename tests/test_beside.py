@@ -81,7 +81,9 @@ def until_it_learns(run: Run) -> None:
 def test_the_dot_is_learned_beside_it_as_in_the_loop():
     skills = []
     for apart in (False, True):
-        run = learn(dot(), "latent", steps=40, seed=0, beside=apart, gate="wait", patch_size=8, width=32, shift=(4, 4), beside_updates=2)
+        run = learn(
+            dot(), "latent", steps=40, seed=0, beside=apart, gate="wait", patch_size=8, width=32, shift=(4, 4), beside_updates=2, batch_size=2
+        )
         with run:
             ended(run)
         skills.append(run.progress.skill)

@@ -9,7 +9,6 @@ from threading import Event as Flag
 import numpy as np
 import pytest
 from jetbot_faults import Server
-from test_cli import babble
 
 from motorbabble.agents import learn
 from motorbabble.bounds import CAREFUL, Bounds, BoundsConfig
@@ -218,10 +217,10 @@ def test_a_bound_holds_in_the_exam_as_well(tmp_path, monkeypatch, capsys):
     assert "its battery reads 0.2, less than 0.25" in " ".join(said.split()) and "at rest" in said
 
 
-def test_a_jetbot_whose_battery_falls_comes_to_rest(tmp_path):
+def test_a_jetbot_whose_battery_falls_comes_to_rest(tmp_path, here):
     small = ("--model.image-size", "32", "32", "--model.patch-size", "8", "--steps", "500")
     with Server(tmp_path, "--battery", "0.5", "--drain", "6") as server:
-        done = babble("run", "jetbot_latent", "--robot.port", str(server.port), *small, folder=tmp_path)
+        done = here("run", "jetbot_latent", "--robot.port", str(server.port), *small)
         assert not server.is_moving()
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The command line as a new user meets it: in a process of its own."""
+"""The command line as a new user meets it: in a process of its own, where that is the point."""
 
 import json
 import os
@@ -32,33 +32,33 @@ def test_help_names_every_command_quickly():
     assert min(seconds) < 1.5, "far above the half second that benchmarks/speed.py measures on an idle machine"
 
 
-def test_a_short_demo_ends_with_a_card(tmp_path):
+def test_a_short_demo_ends_with_a_card(tmp_path, here):
     """`make demo`, shortened: learns, says what it learned, and leaves a page and its numbers."""
-    done = babble("demo", "--steps", "12", "--seconds", "600", "--exam-steps", "20", "--out", str(tmp_path))
+    done = here("demo", "--steps", "10", "--seconds", "600", "--exam-steps", "8", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     page = tmp_path / "toroidal_dot" / "dot-demo-seed0" / "card.html"
     assert str(page) in done.stdout.replace("\n", "")
-    assert "20 steps it will not learn from" in done.stdout
+    assert "8 steps it will not learn from" in done.stdout
     card = json.loads((page.parent / "card.json").read_text())
-    assert card["trials"] == 19 and card["lived_steps"] == 12
+    assert card["trials"] == 7 and card["lived_steps"] == 10
     assert "<html" in page.read_text() and "http" not in page.read_text().replace("http://www.w3.org", "")
     lines = [json.loads(line) for line in (page.parent / "metrics.jsonl").read_text().splitlines()]
     assert lines and {"step", "training_step", "reconstruction_loss", "predictor_latent_loss", "predictor_lr"} <= set(lines[0])
 
 
-def test_a_script_runs_without_learning_and_is_recorded(tmp_path):
+def test_a_script_runs_without_learning_and_is_recorded(tmp_path, here):
     done = babble("run", "toroidal_dot_runner", "--steps", "6", "--sequence", "double_move", folder=tmp_path)
     assert done.returncode == 0 and "count/move" in done.stdout and "torch" not in done.stderr
     (session,) = (tmp_path / "saved" / "sessions" / "toroidal_dot").glob("session_*")
     assert len(RecordingReader(session)) == 7 and str(session.relative_to(tmp_path)) in done.stdout
-    babble("run", "toroidal_dot_runner", "--steps", "2", "--no-record", folder=tmp_path)
+    here("run", "toroidal_dot_runner", "--steps", "2", "--no-record")
     assert len(list(session.parent.glob("session_*"))) == 1
 
 
 SMALL = ("--robot.image-size", "32", "--robot.dot-radius", "2", "--robot.move-pixels", "5", "--model.patch-size", "8", "--exam-steps", "6")
 
 
-def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
+def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path, here):
     command = [sys.executable, "-m", "motorbabble", "run", "toroidal_dot_latent", *SMALL, "--steps", "4000", "--gate.max-updates", "1"]
     command = [word.replace("--gate", "--learner.gate") for word in command]
     settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", "COLUMNS": "200"}
@@ -82,36 +82,34 @@ def test_a_life_is_killed_resumed_interrupted_replayed_and_looked_at(tmp_path):
     stopped = lived_and_ended(signal.SIGINT)
     assert stopped.returncode == 128 + signal.SIGINT and "Traceback" not in stopped.stderr, stopped.stderr
     assert "first learns from what was recorded after that" in stopped.stdout and "The robot is at rest" in stopped.stdout
-    finished = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "2", folder=tmp_path)
+    finished = here("run", "toroidal_dot_latent", *SMALL, "--steps", "2")
     assert finished.returncode == 0 and "It goes on where it was saved" in finished.stdout, finished.stderr
     readers = [RecordingReader(folder) for folder in sessions.glob("session_*")]
     lived = sum(reader.moment(number).is_step for reader in readers for number in range(len(reader)))
-    listed = babble("checkpoints", "list", folder=tmp_path)
+    listed = here("checkpoints", "list")
     assert "toroidal_dot_latent" in listed.stdout and f" {lived} " in listed.stdout, "every recorded step counts"
-    shown = babble("checkpoints", "show", "toroidal_dot_latent", folder=tmp_path)
+    shown = here("checkpoints", "show", "toroidal_dot_latent")
     assert shown.returncode == 0 and "whole" in shown.stdout and "autoencoder.width" in shown.stdout
     names = sorted(folder.name for folder in sessions.glob("session_*"))
-    again = babble("replay", *names, "--filter", "stay", folder=tmp_path)
+    again = here("replay", *names, "--filter", "stay")
     assert again.returncode == 0 and "It goes on where it was saved" in again.stdout, again.stderr
-    round_and_round = babble(
-        "replay", names[0], "--loop", "--patience", "1", "--name", "loop", "--learner.schedule.learning-rate", "1e-9", folder=tmp_path
-    )
+    round_and_round = here("replay", names[0], "--loop", "--patience", "1", "--name", "loop", "--learner.schedule.learning-rate", "1e-9")
     assert round_and_round.returncode == 0 and "brought nothing more" in round_and_round.stdout, "nothing is learned at this rate, so it ends"
-    other = babble("run", "toroidal_dot_latent", *SMALL[:-2], "--model.preset", "base", folder=tmp_path)
+    other = here("run", "toroidal_dot_latent", *SMALL[:-2], "--model.preset", "base")
     assert other.returncode == 2 and "autoencoder.width: 128 there, 256 here" in other.stderr
-    fresh = babble("run", "toroidal_dot_latent", *SMALL, "--steps", "3", "--fresh", folder=tmp_path)
+    fresh = here("run", "toroidal_dot_latent", *SMALL, "--steps", "3", "--fresh")
     assert fresh.returncode == 0 and "is now" in fresh.stdout and "It starts from random weights" in fresh.stdout
 
 
-def test_a_life_that_ends_by_the_clock_is_examined_all_the_same(tmp_path):
-    done = babble("run", "toroidal_dot_latent", *SMALL, "--seconds", "3", "--no-record", folder=tmp_path)
+def test_a_life_that_ends_by_the_clock_is_examined_all_the_same(here):
+    done = here("run", "toroidal_dot_latent", *SMALL, "--seconds", "1", "--no-record")
     assert done.returncode == 0 and "card.html" in done.stdout.replace("\n", ""), done.stderr
 
 
-def test_recipes_and_robots_are_listed():
-    assert "bodies_latent" in babble("recipes").stdout
-    assert "stay, move" in babble("robots").stdout
-    checked = babble("robots", "check").stdout
+def test_recipes_and_robots_are_listed(here):
+    assert "bodies_latent" in here("recipes").stdout
+    assert "stay, move" in here("robots").stdout
+    checked = here("robots", "check").stdout
     assert checked.count("20 times") == checked.count(" sees ") - checked.count("tries it") >= 3  # what a person or a board has to act for
 
 
@@ -139,15 +137,15 @@ def test_recipes_and_robots_are_listed():
         (["demo", "--stepz", "3"], 2, "stepz"),
     ],
 )
-def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says, tmp_path):
-    done = babble(*words, folder=tmp_path)
+def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says, here):
+    done = here(*words)
     assert done.returncode == code, done.stderr
     assert says in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_a_world_is_chosen_by_its_seed():
-    done = babble("run", "bodies_latent", "--robot.seed", "2", "--steps", "1", "--exam-steps", "2", "--help")
+def test_a_world_is_chosen_by_its_seed(here):
+    done = here("run", "bodies_latent", "--robot.seed", "2", "--steps", "1", "--exam-steps", "2", "--help")
     assert done.returncode == 0 and "--robot.seed" in done.stdout and "{" not in done.stdout.split("--robot.seed")[1][:20]
 
 

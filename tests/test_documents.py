@@ -125,7 +125,7 @@ def test_the_robot_of_the_guide_passes_the_exam():
 def test_the_guide_runs_as_written(capsys):
     robot, life, *_ = blocks((ROOT / "docs" / "robots.md").read_text())
     assert "steps=300" in life
-    exec(robot + life.replace("steps=300", "steps=90, max_updates=1"), {})  # the shortest life that is worth a card
+    exec(robot + life.replace("steps=300", "steps=90, max_updates=1, width=32"), {})  # the shortest life that is worth a card, of a small model
     assert capsys.readouterr().out.strip()
 
 

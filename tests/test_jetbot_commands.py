@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 from jetbot_faults import Server
-from test_cli import ROOT, babble
+from test_cli import ROOT
 
 from motorbabble.commands import feed, robots
 from motorbabble.errors import ConfigurationError, RobotError, RobotLost
@@ -20,9 +20,9 @@ from motorbabble.recording.reader import RecordingReader
 from motorbabble.robots.jetbot import FakeJetBot
 
 
-def test_a_stand_in_learns_is_recorded_and_gets_a_card(tmp_path):
+def test_a_stand_in_learns_is_recorded_and_gets_a_card(tmp_path, here):
     small = ("--model.image-size", "32", "32", "--model.patch-size", "8", "--steps", "4", "--exam-steps", "4")
-    done = babble("run", "jetbot_latent", "--robot.fake", *small, folder=tmp_path)
+    done = here("run", "jetbot_latent", "--robot.fake", *small)
     assert done.returncode == 0, done.stderr
     assert "stops by itself" in done.stdout and (tmp_path / "saved/cards/jetbot_fake/jetbot_latent-seed0/card.html").is_file()
     (session,) = (tmp_path / "saved" / "sessions" / "jetbot_fake").glob("session_*")
@@ -51,7 +51,7 @@ def test_a_robot_that_is_lost_ends_the_run_with_exit_code_3(tmp_path):
 SMALL = ("--model.image-size", "32", "32", "--model.patch-size", "8")
 
 
-def test_a_robot_that_is_lost_while_it_learns_loses_no_step(tmp_path):
+def test_a_robot_that_is_lost_while_it_learns_loses_no_step(tmp_path, here):
     """kill -9 of its server in the middle: exit code 3, one sentence, a closed session, a save of the last step; the next run goes on from it."""
     checkpoints, sessions = tmp_path / "saved" / "checkpoints" / "jetbot" / "jetbot_latent", tmp_path / "saved" / "sessions" / "jetbot"
     words = ["run", "jetbot_latent", *SMALL, "--steps", "400"]
@@ -77,7 +77,7 @@ def test_a_robot_that_is_lost_while_it_learns_loses_no_step(tmp_path):
     assert saved and first.meta.state == "closed" and not first.damaged() and len(first) >= 3
     assert saved.state["run"]["steps_done"] == len(first), "saved at its last step"
     with Server(tmp_path) as server:
-        again = babble(*words[:-1], "2", "--exam-steps", "2", "--robot.port", str(server.port), folder=tmp_path)
+        again = here(*words[:-1], "2", "--exam-steps", "2", "--robot.port", str(server.port))
     assert again.returncode == 0, again.stderr
     assert f"updates and {len(first)} steps." in " ".join(again.stdout.split()), "and it does not live it again"
     (second,) = set(sessions.glob("session_*")) - {session}
@@ -98,8 +98,8 @@ def test_a_robot_that_is_lost_while_it_learns_loses_no_step(tmp_path):
         (["robots", "check", "jetbot", "--robot.port", "1"], 3, "nobody answers"),
     ],
 )
-def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says, tmp_path):
-    done = babble(*words, folder=tmp_path)
+def test_mistakes_end_in_a_sentence_and_an_exit_code(words, code, says, here):
+    done = here(*words)
     assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import babble
 
 from motorbabble.errors import ConfigurationError
 from motorbabble.robots.stub import StubConfig, StubRobot
@@ -32,8 +31,8 @@ def test_another_seed_sees_other_noise():
         StubRobot(seed=1).load_state_dict(StubRobot(seed=2).state_dict())
 
 
-def test_the_loop_runs_without_a_robot_and_draws_every_action(tmp_path):
-    done = babble("run", "stub", "--steps", "4", "--exam-steps", "3", "--display-interval", "2", "--log-interval", "1", folder=tmp_path)
+def test_the_loop_runs_without_a_robot_and_draws_every_action(tmp_path, here):
+    done = here("run", "stub", "--steps", "4", "--exam-steps", "3", "--display-interval", "2", "--log-interval", "1")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "saved/cards/stub/stub-seed0"
     assert "view.png" in done.stdout.replace("\n", "")

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 from exams import robot_exam
-from test_cli import babble
 from test_documents import ROOT
 from test_interactive import Person
 from test_jetbot_commands import fake_opencv
@@ -281,7 +280,7 @@ def test_a_drawn_room_turns_by_what_its_motors_did():
         assert not np.array_equal(turned, before) and np.array_equal(turned[:, :-1], before[:, 1:]), "by one pixel"
 
 
-def test_a_stand_in_learns_is_recorded_and_gets_a_card(tmp_path):
+def test_a_stand_in_learns_is_recorded_and_gets_a_card(tmp_path, here):
     small = (
         "--robot.size",
         "32",
@@ -297,7 +296,7 @@ def test_a_stand_in_learns_is_recorded_and_gets_a_card(tmp_path):
         "--exam-steps",
         "4",
     )
-    done = babble("run", "webcam_latent", "--robot.fake", *small, folder=tmp_path)
+    done = here("run", "webcam_latent", "--robot.fake", *small)
     assert done.returncode == 0, done.stderr
     assert "a drawn room that turns" in done.stdout and (tmp_path / "saved/cards/webcam_fake/webcam_latent-seed0/card.html").is_file()
 

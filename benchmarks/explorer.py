@@ -28,18 +28,18 @@ from motorbabble.explorer.places import Places
 
 MOMENTS, NAMES, TURNS, SLIDES, STOPS = 100_000, 2_000, 1_000, 60, 10
 WATCHED = 20.0  # seconds of learning
-# Answers when the picture of the moment stands on the page; timed in the page, where nothing of the test is in the way. The window holds the
-# promise, since a browser may collect it while it is being answered.
-TURN = """([moment]) => window.turning = new Promise(done => {
+# Notes the milliseconds when the picture of the moment stands on the page; timed in the page, where nothing of the test is in the way. No
+# promise is waited for: the browser now and then collects one while it is being answered.
+TURN = """moment => {
   const box = document.querySelector('#moment input'), frame = document.getElementById('frame'), began = performance.now()
   const words = `Moment ${moment.toLocaleString('en')} of`
-  const look = () => frame.innerText.includes(words) ? (watcher.disconnect(), done(performance.now() - began)) : null
-  const watcher = new MutationObserver(look)
+  const end = () => { watcher.disconnect(); window.turned = performance.now() - began }
+  const watcher = new MutationObserver(() => frame.innerText.includes(words) && end())
+  window.turned = null
   watcher.observe(frame, {childList: true, subtree: true, characterData: true})
   box.value = moment
   box.dispatchEvent(new Event('input', {bubbles: true}))
-  setTimeout(() => { watcher.disconnect(); done(performance.now() - began) }, 20000)
-})"""
+}"""
 COUNT = """seconds => new Promise(done => {
   const told = () => ['live_pictures', 'live_numbers', 'live_curve'].map(id => document.getElementById(id).innerHTML).join()
   let changes = 0, before = told()
@@ -53,6 +53,12 @@ def say(sentence: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {sentence}", file=sys.stderr, flush=True)
 
 
+def turn(seat: Seat, moment: int) -> float:
+    """Milliseconds until the picture of that moment stands on the page."""
+    seat.page.evaluate(TURN, int(moment))
+    return seat.page.wait_for_function("window.turned").json_value()
+
+
 def slides(seat: Seat, count: int) -> list[float]:
     """Milliseconds of each turn to a moment anywhere in the long session."""
     seat.tab("Sessions")
@@ -60,7 +66,7 @@ def slides(seat: Seat, count: int) -> list[float]:
     seat.choose("session", "counting/session_long")
     seat.until("frame", f"of {MOMENTS:,}")
     seat.page.wait_for_timeout(2000)
-    return [seat.page.evaluate(TURN, [int(moment)]) for moment in np.random.default_rng(0).integers(0, MOMENTS, count)]
+    return [turn(seat, moment) for moment in np.random.default_rng(0).integers(0, MOMENTS, count)]
 
 
 def updates_per_second(seat: Seat, seconds: float) -> float:
@@ -104,7 +110,7 @@ def growth(program: Program, seat: Seat, turns: int) -> list[float]:
     found = [program.resident() / 1e6]
     for _ in range(10):
         for _ in range(turns // 10):
-            seat.page.evaluate(TURN, [int(draw.integers(0, MOMENTS))])
+            turn(seat, draw.integers(0, MOMENTS))
         found.append(program.resident() / 1e6)
     return found
 

@@ -89,6 +89,7 @@ def stops(seat: Seat, folder: Path, count: int) -> list[float]:
         for _ in range(count):
             seat.press("start")
             jetbot.wait_until_moving(150)
+            seat.until("status", ", since ")  # else what the page said of the life before would be taken for this one's end
             pressed = time.monotonic()
             seat.page.evaluate("document.getElementById('stop').click()")
             stand_still(seat, press=False)

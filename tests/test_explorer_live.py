@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from explorers import Page, Served, Visitor, settings_in
 
 from motorbabble.errors import RobotLost
-from motorbabble.explorer.life import Life
+from motorbabble.explorer.life import Life, view_of
 from motorbabble.explorer.places import Places
 from motorbabble.learning.learner import ONLINE
 from motorbabble.recipes import RECIPES, KeepConfig, LatentChoice, LearningRecipe
@@ -273,3 +274,18 @@ def test_a_life_of_its_own_needs_no_page(tmp_path):
     assert isinstance(recipe, LearningRecipe)
     life = Life("mine", recipe, recipe.keep)
     assert life.run(Pace()).startswith("done after 2 steps")
+
+
+def test_views_count_where_a_dot_is_and_no_camera_noise():
+    with ToroidalDotRobot(seed=0) as robot:
+        frames = [robot.get_observation().image]
+        for _ in range(10):
+            robot.execute_action(robot.action_space.actions[1])
+            frames.append(robot.get_observation().image)
+        robot.execute_action(robot.action_space.rest)
+        frames.append(robot.get_observation().image)
+    assert len({frame.tobytes() for frame in frames}) >= 5, "it moved"
+    assert len({view_of(frame) for frame in frames}) == len({frame.tobytes() for frame in frames})
+    grey = np.full((224, 224, 3), 100, np.uint8)
+    noise = np.random.default_rng(0).integers(-9, 10, (20, *grey.shape))
+    assert len({view_of(np.clip(grey + one, 0, 255).astype(np.uint8)) for one in noise}) == 1

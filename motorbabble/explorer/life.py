@@ -112,7 +112,7 @@ class _Tally:
 
 
 def view_of(image: np.ndarray) -> bytes:
-    """What two pictures share that look the same from afar: four shades of 32 x 32 squares, where a dot shows and most of a camera's noise does not."""
+    """What two pictures share that look the same from afar: four shades of 32 x 32 squares. A dot shows, most of a camera's noise does not."""
     return hashlib.blake2b((fit(image, 32) // 64).tobytes(), digest_size=8).digest()
 
 

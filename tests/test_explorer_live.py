@@ -225,8 +225,10 @@ def test_in_the_end_there_is_a_card(served, page, monkeypatch):
 def test_then_the_session_is_gone_through_with_the_mind_that_lived_it(served, page):
     begin(page, steps=5)
     until(lambda: not served.workshop.status.is_busy)
-    tabs, session, checkpoint = page.call("go_through", "click")
-    assert tabs["selected"] == "sessions"
+    tabs, checkpoint = page.call("go_through", "click")
+    follows = next(one for one in page.handlers if one["trigger_after"] == page.handler("go_through", "click")["id"])
+    (session,) = page.run(follows["id"], [])
+    assert tabs["selected"] == "sessions" and follows["outputs"] == [page.named("session")]
     assert (session["value"], checkpoint["value"]) == (life_in(served).session, f"toroidal_dot/{BRIEF}")
     assert session["value"] in [choice[0] for choice in session["choices"]]
 

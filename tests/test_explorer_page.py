@@ -143,6 +143,24 @@ def test_every_control_does_what_it_says(place):
         seat.clean()
 
 
+def test_who_goes_through_a_life_meets_the_mind_that_lived_it(place):
+    """And not the one that comes with the program, which was chosen before in a tab that nobody had looked at."""
+    chosen = "document.querySelector('#checkpoint input')?.value"
+    with place.seat() as seat:
+        seat.page.wait_for_timeout(1500)  # the tab that was never looked at has chosen what comes with the program by now
+        seat.press("start")
+        seat.until_pictures("live_pictures")
+        seat.press("stop")
+        seat.until("status", "stopped after")
+        seat.press("go_through")
+        seat.page.wait_for_function(f"{chosen}")
+        seat.until_pictures("answer")
+        seat.page.wait_for_timeout(1500)  # nothing that was asked before turns it back
+        assert seat.page.evaluate(chosen) == "toroidal_dot/toroidal_dot_latent"
+        assert "toroidal_dot/session_" in seat.page.locator("#session input").input_value()
+        seat.clean()
+
+
 def walk_live(seat: Seat) -> None:
     seat.choose("Robot and model", "jetbot_latent")
     seat.fill("JetBot's address", "")

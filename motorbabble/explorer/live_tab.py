@@ -45,19 +45,21 @@ class LiveTab:
         """The button that opens the session just lived, with the mind that lived it."""
         import gradio as gr
 
-        def lead() -> tuple:
+        def lived() -> tuple[str, str]:
             life = self.workshop.job
-            session, checkpoint = (life.session, life.checkpoint) if isinstance(life, Life) else ("", "")
-            known = [name for name, _ in self.places.sessions()]
-            saved = self.places.checkpoints()
-            return (
-                gr.Tabs(selected="sessions"),
-                gr.Dropdown(choices=known, value=session if session in known else None),
-                gr.Dropdown(choices=saved, value=checkpoint if checkpoint in saved else None),
-            )
+            return (life.session, life.checkpoint) if isinstance(life, Life) else ("", "")
+
+        def to_mind() -> tuple:
+            saved, checkpoint = self.places.checkpoints(), lived()[1]
+            return gr.Tabs(selected="sessions"), gr.Dropdown(choices=saved, value=checkpoint if checkpoint in saved else None)
+
+        def to_session() -> "gradio.Dropdown":
+            known, session = [name for name, _ in self.places.sessions()], lived()[0]
+            return gr.Dropdown(choices=known, value=session if session in known else None)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        led = self.go_through.click(lead, None, [tabs, sessions.session, sessions.checkpoint], **quiet)
+        # The mind first: a session that changes keeps the one that is chosen then.
+        led = self.go_through.click(to_mind, None, [tabs, sessions.checkpoint], **quiet).then(to_session, None, sessions.session, **quiet)
         # A session that was chosen already has grown since.
         led.then(sessions.list_all, [sessions.session, sessions.checkpoint], sessions.listing, preprocess=False, **quiet)
 

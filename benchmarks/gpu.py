@@ -1,8 +1,8 @@
 """How fast learning and imagining are on a GPU: `python benchmarks/gpu.py`. A table goes to stderr, one JSON line to stdout.
 
 For each model, preset and batch size: frames (`samples`) learned per second, choosing and gathering them included, the share of the best matrix
-product of the same run and precision, and the peak of the device's memory. Operations are those that torch counts, with attention written out, of
-some updates with 4 windows, since masks differ from one to the next; it counts nothing for the mover's transforms. Then what imagining plans
+product of the same run and precision, and the peak of the device's memory. Operations (measuring.py says how they are counted) are those of
+some updates with 4 windows, since masks differ from one to the next. Then what imagining plans
 takes, answering doubt alone or pictures too (in between, a model always looks at its own pictures). What does not fit the device is said to.
 
 `--parity`: the same seed and life on the CPU in float32 and on the device in its own precision; how far the two curves of the loss, each a
@@ -17,18 +17,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from measuring import operations_of
+from measuring import markdown, operations_of
+from variants import KINDS, Variant, lived, plans_of
 
-from motorbabble.agents import Run, learn
-from motorbabble.life import live
-from motorbabble.robots.toroidal_dot import ToroidalDotRobot
+from motorbabble.agents import Run
 
-KINDS = ("latent", "canvas")
 COUNTED = 4  # windows of an update whose operations are counted
 ALLOWED, RUNNING = 0.02, 20
 
@@ -54,11 +51,7 @@ QUICK = Extent(("tiny",), 32, (2, 4), (2, 3), 2, 12, 2, 2, 256, 10)
 
 def alive(kind: str, preset: str, batch: int, device: str, extent: Extent, side: int) -> Run:
     """A robot that lived without learning, so that there is something to remember."""
-    run = learn(ToroidalDotRobot(seed=0, image_size=side), kind, "random", preset=preset, device=device, batch_size=batch, shift=(8, 8))
-    eyes = SimpleNamespace(world_model=run.world_model, remember=run.learner.remember, study=lambda: ())
-    for _ in live(run.robot, run.select, eyes, steps=extent.lived, history=run._history):  # type: ignore[arg-type]
-        pass
-    return run
+    return lived(Variant(kind, preset, side, batch), None, extent.lived, device=device, shift=(8, 8))
 
 
 def waited(work: Callable[[], Any], device: torch.device) -> float:
@@ -107,11 +100,10 @@ def learning(run: Run, batch: int, per_window: float, peak: float, extent: Exten
 
 def imagining(run: Run, extent: Extent) -> dict[str, Any]:
     """Milliseconds, median and 95th percentile, by the number of plans."""
-    space, model, rng = run.action_space, run.world_model.eval(), np.random.default_rng(0)
-    actions = np.stack([space.encode(action) for action in space.candidates()])
+    model = run.world_model.eval()
     found: dict[str, Any] = {}
     for many in extent.plans:
-        plans = actions[rng.integers(0, len(actions), (many, extent.steps))]
+        plans = plans_of(run, many, extent.steps)
         for pictures in (False, True):
 
             def look(plans: np.ndarray = plans, pictures: bool = pictures) -> Any:
@@ -175,11 +167,9 @@ def parity(device: str, extent: Extent) -> dict[str, Any]:
 
 def table(rows: dict[str, Any]) -> str:
     columns = list(next((row for row in rows.values() if row), {}))
-    lines = [f"| what | {' | '.join(column.replace('_', ' ') for column in columns)} |", "|" + "---|" * (len(columns) + 1)]
-    for name, row in rows.items():
-        cells = [str(row[column]) for column in columns] if row else ["does not fit"] * len(columns)
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = [[row[column] if row else "does not fit" for column in columns] for row in rows.values()]
+    names = [name.replace("_", " ") for name in rows]
+    return markdown(("what", *(column.replace("_", " ") for column in columns)), [(name, *row) for name, row in zip(names, cells, strict=True)])
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ milliseconds goes to stderr, one JSON line to stdout, the section `growth` to be
 docs/performance.png, unless `--quick`; `--show` prints the table and draws the picture of what was found last.
 """
 
-import argparse
 import io
 import json
 import statistics
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import RESULTS, Facts, keep, kept, machine, markdown, timed
+from measuring import RESULTS, Facts, flags, keep, kept, machine, markdown, timed
 from memory import hundred_thousand
 from variants import Variant, lived, plans_of
 
@@ -154,12 +153,7 @@ def picture(grown: Grown) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="two rounds, the least sizes; nothing is written")
-    parser.add_argument("--show", action="store_true", help="measure nothing: the table and the picture of what was found last")
-    chosen = parser.parse_args()
+    chosen = flags(__doc__, "two rounds, the least sizes", "the table and the picture", rounds=9)
     if chosen.show:
         grown = {name: kept("growth")[name] for name in WORDS}
         PICTURE.write_bytes(picture(grown))

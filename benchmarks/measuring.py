@@ -1,10 +1,11 @@
-"""What the scripts of this folder share: taking times, counting operations, saying which machine it was, and keeping what was found.
+"""What the scripts of this folder share: their flags, taking times, counting operations, saying which machine it was, and keeping what was found.
 
 Operations are counted by torch, which counts nothing for two things that are counted here: the CPU's fused attention (counted written out)
 and Fourier transforms, 5 N log2 N for a complex one of N numbers, half of that for a real one, over all transformed dimensions together.
 `benchmarks/results.json` holds a section per script, each with the facts of the machine it was measured on.
 """
 
+import argparse
 import json
 import math
 import os
@@ -20,6 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 RESULTS = Path(__file__).parent / "results.json"
 Facts = dict[str, Any]
+
+
+def flags(about: str | None, quick: str, found: str, **times: int) -> argparse.Namespace:
+    """--threads, `times` with their defaults, --quick (which does `quick`) and --show (which tells `found`)."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"threads": 2, **times}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; nothing is written")
+    parser.add_argument("--show", action="store_true", help=f"measure nothing: {found} of what was found last")
+    return parser.parse_args()
 
 
 def timed(work: Callable[[], Any], times: int) -> list[float]:

@@ -8,7 +8,6 @@ torch) and shown its help. The tables of docs/performance.md go to stderr, one J
 benchmarks/results.json, unless `--quick`; `--show` prints the tables of what was found last.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from footprint import footprint
-from measuring import Facts, best_product, keep, kept, machine, markdown, operations_of, timed
+from measuring import Facts, best_product, flags, keep, kept, machine, markdown, operations_of, timed
 from memory import recorded_dot
 from variants import VARIANTS, Variant, each_action, lived
 
@@ -168,12 +167,7 @@ def tables(told: Facts) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--quick", action="store_true", help="one round, few steps, the tiny models at 64 px; nothing is written")
-    parser.add_argument("--show", action="store_true", help="measure nothing: the tables of what was found last")
-    chosen = parser.parse_args()
+    chosen = flags(__doc__, "one round, few steps, the tiny models at 64 px", "the tables", rounds=6)
     if chosen.show:
         return print(tables(kept("speed")))
     told: Facts = {"machine": machine(chosen.threads), **control(12 if chosen.quick else CONTROL_STEPS)}

@@ -41,7 +41,7 @@ VARIANTS = (
 )
 
 
-def lived(variant: Variant, threads: int, steps: int = WARM_STEPS, **settings: Any) -> Run:
+def lived(variant: Variant, threads: int | None, steps: int = WARM_STEPS, **settings: Any) -> Run:
     """A run of the dot whose learner remembers `steps` looks and has made no update."""
     size = (variant.side, variant.side)
     run = learn(

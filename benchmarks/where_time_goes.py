@@ -7,7 +7,6 @@ frames; milliseconds are measured without it. A table goes to stderr, one JSON l
 benchmarks/results.json, unless `--quick`; `--show` prints the table of what was found last.
 """
 
-import argparse
 import json
 import re
 import statistics
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from measuring import Facts, keep, kept, machine, markdown, timed
+from measuring import Facts, flags, keep, kept, machine, markdown, timed
 from torch.profiler import ProfilerActivity, profile, record_function
 from variants import KINDS, Variant, each_action, lived
 
@@ -111,12 +110,7 @@ def table(found: dict[str, dict[str, Facts]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--times", type=int, default=10, help="of each work")
-    parser.add_argument("--quick", action="store_true", help="64 px only, twice; nothing is written")
-    parser.add_argument("--show", action="store_true", help="measure nothing: the table of what was found last")
-    chosen = parser.parse_args()
+    chosen = flags(__doc__, "64 px only, twice", "the table", times=10)
     if chosen.show:
         return print(table(kept("where_time_goes")["models"]))
     torch.set_num_threads(chosen.threads)

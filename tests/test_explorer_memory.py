@@ -7,7 +7,7 @@ from counting import Counting
 from explorers import Page, Served, settings_in
 from recordings import recorded
 
-gradio = pytest.importorskip("gradio")
+gradio = pytest.importorskip("gradio", reason="the explorer's memory was not tested; pip install motorbabble[explorer]")
 
 
 def controls() -> int:

@@ -143,6 +143,22 @@ def test_every_control_does_what_it_says(place):
         seat.clean()
 
 
+def test_who_drags_the_slider_fast_sees_where_it_ends(place):
+    """Answers that were overtaken on their way change nothing, and the last is never left out."""
+    drag = """last => { const box = document.querySelector('#moment input')
+      for (let at = 1; at <= last; at++) { box.value = at; box.dispatchEvent(new Event('input', {bubbles: true})) } }"""
+    with place.seat() as seat:
+        seat.tab("Sessions")
+        seat.choose("session", "starter/dot-on-a-ring")
+        seat.until("frame", "of 151")
+        for last in (40, 60):
+            seat.page.evaluate(drag, last)
+            seat.until("frame", f"Moment {last} of 151")
+            seat.page.wait_for_timeout(500)
+            assert f"Moment {last} of 151" in seat.text("frame")
+        seat.clean()
+
+
 def test_who_goes_through_a_life_meets_the_mind_that_lived_it(place):
     """And not the one that comes with the program, which was chosen before in a tab that nobody had looked at."""
     chosen = "document.querySelector('#checkpoint input')?.value"

@@ -13,8 +13,10 @@ import pytest
 from explorers import Page, Served, Visitor, settings_in
 
 from motorbabble.errors import RobotLost
+from motorbabble.explorer import live_tab
 from motorbabble.explorer.life import Life, view_of
 from motorbabble.explorer.places import Places
+from motorbabble.learning.checkpoint import Checkpoints
 from motorbabble.learning.learner import ONLINE
 from motorbabble.recipes import RECIPES, KeepConfig, LatentChoice, LearningRecipe
 from motorbabble.recording.reader import RecordingReader
@@ -231,6 +233,18 @@ def test_then_the_session_is_gone_through_with_the_mind_that_lived_it(served, pa
     assert tabs["selected"] == "sessions" and follows["outputs"] == [page.named("session")]
     assert (session["value"], checkpoint["value"]) == (life_in(served).session, f"toroidal_dot/{BRIEF}")
     assert session["value"] in [choice[0] for choice in session["choices"]]
+
+
+def test_a_life_is_saved_while_it_goes_on(served, page, folder, monkeypatch):
+    """Whoever stops it finds the mind that was watched, though no save is made in the middle of a step."""
+    checkpoints = Checkpoints(folder / "checkpoints/toroidal_dot" / BRIEF)
+    for every, is_saved in ((0.01, True), (3600.0, False)):
+        monkeypatch.setattr(live_tab, "SAVE_EVERY", every)
+        begin(page)
+        lived(served, 8)
+        assert bool(max(checkpoints.generations())) == is_saved, "a generation has the number of its update"
+        served.workshop.stop()
+        until(lambda: not served.workshop.status.is_busy)
 
 
 def test_a_robot_that_is_lost_is_a_sentence_on_every_page(served, page, monkeypatch):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PRESSED = 9  # actions with a button and a key of their own
 LOOK_EVERY, REST_EVERY = 0.15, 1.0  # seconds between two looks of a page, while something lives and else
+SAVE_EVERY = 10.0  # seconds: whoever stops it wants to ask the mind that was just watched, and STOP does not wait for a save
 FRAME = 160  # pixels of a picture
 FIRST = "toroidal_dot_latent"
 EMPTY = sentence("Press Start: a robot with a dot on a ring learns, from nothing and in about a minute, what its two actions do.")
@@ -198,7 +199,7 @@ def recipe_of(config: ExplorerConfig, name: str, steps: float | None, seed: floa
 
 
 def keep_of(config: ExplorerConfig) -> KeepConfig:
-    return KeepConfig(sessions=config.sessions, checkpoints=config.checkpoints)
+    return KeepConfig(sessions=config.sessions, checkpoints=config.checkpoints, save_seconds=SAVE_EVERY)
 
 
 def _pressed(workshop: Workshop, action_of: Callable[[Life], Any]) -> str:

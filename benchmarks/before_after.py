@@ -2,9 +2,9 @@
 
 The older revision is checked out beside this one for as long as it lasts. For each seed, the dot and bodies (latent model) and the dot on the
 canvas are lived by benchmarks/first_life.py of both revisions, each with its own package, in turn: before, after, before, after. The canvas lives
-with random actions, as in benchmarks/canvas.py, whose own curve tells no seconds. Seconds are those of life: exams, one after every five updates,
-are left out. A life ends with the first exam whose skill is at least 0.8; or after `--seconds` of it, and then only its best skill is told.
-Prints a table to stderr and one JSON line to stdout.
+with random actions, as in benchmarks/canvas.py, whose own curve tells no seconds. Seconds are those of life: exams, one after every `--every`
+updates, are left out. A life ends with the first exam that reaches the highest of `--skills`, or with the first after `--seconds` of it; what it
+reached is told. Prints a table to stderr and one JSON line to stdout.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ LIVES = {
     "bodies": ("--world", "bodies"),
     "canvas": ("--world", "dot", "--model", "canvas", "--selector", "random"),
 }
-SKILL, EVERY = 0.8, 5  # updates from one exam to the next
+SKILLS, EVERY = (0.8,), 5  # updates from one exam to the next
 STEPS = 10_000  # seconds end a life, not steps
 
 
@@ -52,22 +52,37 @@ def settings_of(folder: Path, threads: int) -> dict[str, str]:
     return settings
 
 
-def first_good(lines: Iterator[str], skill: float) -> Facts:
-    """Of a curve as it is printed, a point a line: seconds, updates and robot steps when it was first so good; else the best there was."""
-    best = None
+def reached(lines: Iterable[str], skills: Sequence[float], seconds: float) -> Facts:
+    """Of a curve as it is printed, a point a line: seconds, updates and robot steps when each skill was first there, None for one that was not."""
+    found: dict[float, Facts | None] = dict.fromkeys(sorted(skills))
+    best = last = None
     for line in lines:
         if not line.startswith('{"update"'):
             continue
-        point, _ = json.JSONDecoder().raw_decode(line)
-        best = max(point["skill_moved"], -1e9 if best is None else best)
-        if best >= skill:
-            return {"seconds": point["seconds"], "updates": point["update"], "steps": point["steps"], "best_skill": best}
-    return {"seconds": None, "updates": None, "steps": None, "best_skill": best}
+        last, _ = json.JSONDecoder().raw_decode(line)
+        best = last["skill_moved"] if best is None else max(best, last["skill_moved"])
+        for skill in [skill for skill, when in found.items() if when is None and last["skill_moved"] >= skill]:
+            found[skill] = {name: last[name] for name in ("seconds", "update", "steps")}
+        if best >= max(skills) or last["seconds"] >= seconds:
+            break
+    return {"reached": {str(skill): when for skill, when in found.items()}, "best_skill": best, "last": last}
 
 
-def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skill: float = SKILL, every: int = EVERY) -> Facts:
-    """One life by the scripts of a folder, ended as soon as it is good enough."""
-    asked = [*LIVES[name], "--seed", str(seed), "--seconds", str(seconds), "--steps", str(STEPS), "--curve", str(every), "--threads", str(threads)]
+def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skills: Sequence[float] = SKILLS, every: int = EVERY) -> Facts:
+    """One life by the scripts of a folder, ended by the first exam that is good enough or late enough; SystemExit where it ends by itself."""
+    asked = [
+        *LIVES[name],
+        "--seed",
+        str(seed),
+        "--seconds",
+        str(10 * seconds),
+        "--steps",
+        str(STEPS),
+        "--curve",
+        str(every),
+        "--threads",
+        str(threads),
+    ]
     command = [sys.executable, "benchmarks/first_life.py", *asked]
     with (
         tempfile.TemporaryFile("w+") as told,
@@ -75,37 +90,38 @@ def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skill
     ):
         assert process.stderr is not None
         said: list[str] = []
-        found = first_good((said.append(line) or line for line in process.stderr), skill)
-        if found["seconds"] is not None:
-            process.kill()
-        elif process.wait():
+        found = reached((said.append(line) or line for line in process.stderr), skills, seconds)
+        if found["best_skill"] is None or (found["best_skill"] < max(skills) and found["last"]["seconds"] < seconds):  # it ended by itself
             raise SystemExit(f"a life of {name} failed in {folder}:\n{''.join(said[-20:])}")
+        process.kill()
     return found
 
 
-def compared(revisions: dict[str, Path], names: Sequence[str], seeds: Sequence[int], seconds: float, threads: int) -> list[Facts]:
-    """A row per life, revision and seed, in the order in which they were lived."""
+def compared(revisions: dict[str, Path], names: Sequence[str], seeds: Sequence[int], *limits: Any) -> list[Facts]:
+    """A row per life, revision and seed, in the order in which they were lived; the limits are those of `life`."""
     rows = []
     for seed in seeds:
         for name in names:
             for which, folder in revisions.items():
-                found = life(folder, name, seed, seconds, threads)
-                rows.append({"life": name, "seed": seed, "revision": which, **found})
+                rows.append({"life": name, "seed": seed, "revision": which, **life(folder, name, seed, *limits)})
                 print(f"{time.strftime('%H:%M:%S')} {json.dumps(rows[-1])}", file=sys.stderr, flush=True)
     return rows
 
 
 def table(rows: Sequence[Facts]) -> str:
-    """A row per life and seed."""
+    """A row per life, seed and skill."""
 
-    def said(value: Any) -> str:
-        return "not reached" if value is None else str(value)
+    def said(row: Facts, skill: str, what: str) -> str:
+        when = row["reached"][skill]
+        return f"not in {row['last']['seconds']:.0f} s ({row['best_skill']:.2f})" if when is None else str(when[what])
 
     found = {(row["life"], row["seed"], row["revision"]): row for row in rows}
-    pairs = dict.fromkeys((row["life"], row["seed"]) for row in rows)
-    columns = [(what, which) for what in ("seconds", "updates") for which in ("before", "after")]
-    head = ("life", "seed", *(f"{what} to skill {SKILL}, {which}" for what, which in columns))
-    return markdown(head, [(*pair, *(said(found[(*pair, which)][what]) for what, which in columns)) for pair in pairs])
+    asked = [(row["life"], row["seed"], skill) for row in rows for skill in row["reached"] if row["revision"] == "before"]
+    columns = [(what, which) for what in ("seconds", "update") for which in ("before", "after")]
+    head = ("life", "seed", "skill", *(f"{what}{'s' if what == 'update' else ''}, {which}" for what, which in columns))
+    return markdown(
+        head, [(name, seed, skill, *(said(found[name, seed, which], skill, what) for what, which in columns)) for name, seed, skill in asked]
+    )
 
 
 def main() -> None:
@@ -114,11 +130,14 @@ def main() -> None:
     parser.add_argument("--lives", nargs="+", choices=LIVES, default=list(LIVES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=180.0, help="of a life, at most")
+    parser.add_argument("--skills", nargs="+", type=float, default=list(SKILLS), help="whose first exams are told; the highest ends a life")
+    parser.add_argument("--every", type=int, default=EVERY, help="updates from one exam to the next")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     facts = machine(chosen.threads)
     with checked_out(chosen.before) as before:
-        rows = compared({"before": before, "after": ROOT}, chosen.lives, chosen.seeds, chosen.seconds, chosen.threads)
+        revisions = {"before": before, "after": ROOT}
+        rows = compared(revisions, chosen.lives, chosen.seeds, chosen.seconds, chosen.threads, chosen.skills, chosen.every)
     print(table(rows), file=sys.stderr)
     print(json.dumps({"machine": facts, "before": chosen.before, "lives": rows}))
 

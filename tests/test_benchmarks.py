@@ -190,10 +190,16 @@ def curve(*skills: float) -> list[str]:
     return ["a warning\n", *(f"{json.dumps(point)} {{'total': 0.1}}\n" for point in points)]
 
 
-def test_the_first_good_exam_of_a_curve_counts():
-    assert before_after.first_good(iter(curve(-0.5, 0.7, 0.81, 0.2, 0.9)), 0.8) == {"seconds": 4.5, "updates": 15, "steps": 12, "best_skill": 0.81}
-    assert before_after.first_good(iter(curve(-0.5, 0.7, 0.2)), 0.8) == {"seconds": None, "updates": None, "steps": None, "best_skill": 0.7}
-    assert before_after.first_good(iter([]), 0.8)["best_skill"] is None
+def test_the_first_exam_that_reaches_a_skill_counts():
+    found = before_after.reached(curve(-0.5, 0.7, 0.81, 0.2, 0.9), [0.8, 0.5], 60)
+    assert found["reached"] == {"0.5": {"seconds": 3.0, "update": 10, "steps": 8}, "0.8": {"seconds": 4.5, "update": 15, "steps": 12}}
+    assert found["best_skill"] == 0.81 and found["last"]["update"] == 15  # no further than the highest skill
+
+
+def test_a_life_that_is_not_good_in_time_is_over_at_the_first_exam_after_it():
+    found = before_after.reached(curve(-0.5, 0.7, 0.2, 0.9), [0.8], 4.0)
+    assert found["reached"] == {"0.8": None} and found["best_skill"] == 0.7 and found["last"]["seconds"] == 4.5
+    assert before_after.reached([], [0.8], 4.0)["best_skill"] is None
 
 
 def test_revisions_take_turns_and_share_a_row(monkeypatch):
@@ -201,18 +207,28 @@ def test_revisions_take_turns_and_share_a_row(monkeypatch):
 
     def life(folder, name, seed, seconds, threads):
         lived_by.append(folder.name)
-        return {"seconds": 1.5 if folder.name == "new" else None, "updates": 5 if folder.name == "new" else None, "best_skill": 0.9}
+        when = {"seconds": 1.5, "update": 5, "steps": 4}
+        return {"reached": {"0.8": when if folder.name == "new" else None}, "best_skill": 0.61, "last": {"seconds": 10.2}}
 
     monkeypatch.setattr(before_after, "life", life)
     rows = before_after.compared({"before": Path("old"), "after": Path("new")}, ["dot"], [3, 4], 10.0, 1)
     assert lived_by == ["old", "new", "old", "new"]
-    assert "| dot | 4 | not reached | 1.5 | not reached | 5 |" in before_after.table(rows)
+    assert "| dot | 4 | 0.8 | not in 10 s (0.61) | 1.5 | not in 10 s (0.61) | 5 |" in before_after.table(rows)
 
 
 def test_a_life_is_lived_by_the_scripts_of_its_folder():
     """Any skill will do, so it ends with its first exam."""
-    found = before_after.life(ROOT, "dot", 0, 60.0, 1, skill=-1e6, every=1)
-    assert found["seconds"] > 0 and found["updates"] == 1 and np.isfinite(found["best_skill"])
+    found = before_after.life(ROOT, "dot", 0, 60.0, 1, skills=[-1e6], every=1)
+    first = found["reached"]["-1000000.0"]
+    assert first["seconds"] > 0 and first["update"] == 1 and np.isfinite(found["best_skill"])
+
+
+def test_a_life_that_ends_by_itself_is_a_failure_and_says_what_it_said(tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "first_life.py").write_text("raise SystemExit('the robot fell over')")
+    monkeypatch.setattr(before_after, "settings_of", lambda folder, threads: None)
+    with pytest.raises(SystemExit, match="the robot fell over"):
+        before_after.life(tmp_path, "dot", 0, 60.0, 1)
 
 
 def test_a_package_from_elsewhere_is_refused(tmp_path):

@@ -29,6 +29,7 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation, Study, Window
 from motorbabble.learning.gate import GateConfig, QualityGate
 from motorbabble.learning.gauges import Gauge
+from motorbabble.learning.heap import keep_memory
 from motorbabble.learning.levels import Levels, LevelsConfig
 from motorbabble.learning.nearby import NearbyFrames, shifted_means
 from motorbabble.learning.replay import Replay, ReplayConfig
@@ -87,6 +88,7 @@ class Learner:
         seed: int = 0,
         holds_out: Callable[[Observation], bool] | None = None,
     ):
+        keep_memory()
         self.config = config
         self.trained = world_model
         world_model.precision = precision_for(config.precision, world_model.device)

@@ -1,0 +1,55 @@
+"""A learning process keeps the memory of one update for the next; each case in a process of its own, since it is for good there."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from motorbabble.learning.heap import OTHERS
+
+FAULTS = """
+import resource, sys, torch
+from motorbabble.learning.heap import keep_memory
+print(keep_memory() if sys.argv[1] == "kept" else "not asked", keep_memory() if sys.argv[1] == "kept" else "")
+def work():
+    for _ in range(8):
+        torch.ones(12_000_000)  # 48 MB, more than the C library keeps by itself
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+LEARNER = """
+from motorbabble.learning.heap import keep_memory
+from motorbabble.learning.learner import Learner
+from motorbabble.world_models.latent import LatentWorldModel
+Learner(LatentWorldModel((32, 32), 1))
+print(keep_memory.cache_info().currsize)
+"""
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library here is not glibc, whose memory is meant")
+
+
+def told(program: str, *arguments: str, **settings: str) -> list[str]:
+    plain = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=plain | settings, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+
+
+@glibc
+def test_memory_once_used_is_not_asked_of_the_system_again():
+    assert int(told(FAULTS, "not")[-1]) > 1_000  # pages of 4 kB, or fewer large ones
+    *answers, faults = told(FAULTS, "kept")
+    assert answers == ["True", "True"] and int(faults) < 100
+
+
+@glibc
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"])
+def test_who_chose_otherwise_is_left_alone(name):
+    value = "glibc.malloc.trim_threshold=131072" if name == "GLIBC_TUNABLES" else "131072"
+    assert told(FAULTS, "kept", **{name: value})[0] == "False"
+
+
+def test_every_learner_asks_for_it():
+    assert told(LEARNER) == ["1"]

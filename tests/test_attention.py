@@ -43,13 +43,15 @@ def test_outputs_are_the_same_to_the_bit_while_recorded():
         torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 21))
 
 
-def test_the_map_times_the_values_is_what_the_block_computes():
+@pytest.mark.parametrize("moments", [1, 2, 6])
+def test_the_map_times_the_values_is_what_the_block_computes(moments):
     """The weights recorded are those of the fused call, and not some others that also sum to 1."""
     block, x, rotary = EncoderLayerWithAttn(32, 2), torch.randn(2, 6, 32), Rotary(16)(grid_places(2, 3))
     seen = {}
     block.attn.attend.register_forward_hook(lambda attend, inputs, output: seen.update(values=inputs[2], output=output))
+    past = torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16)
     with record_attention(block) as recorded:
-        block(x, rotary, torch.ones(6, 6).tril().bool())
+        block(x, rotary, moments, past)
     torch.testing.assert_close(recorded["attn.attend"][0] @ seen["values"], seen["output"])
     assert EncoderLayerWithAttn is Block
 

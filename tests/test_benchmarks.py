@@ -65,7 +65,8 @@ def test_the_movers_transforms_count_in_both_directions():
 
     layers, down, right = (torch.rand(shape, requires_grad=True) for shape in ((1, 2, 4, 16, 16), (1, 2, 16), (1, 2, 16)))
     one = 2.5 * 256 * 8  # a real transform of 16 x 16
-    forward, backward = (8 + 2 + 4) * one, (4 + 8 + 2) * one
+    distances = 2 * (5 + 2.5) * 16 * 4  # down as complex numbers, right as real ones
+    forward, backward = (8 + 4) * one + distances, (4 + 8 + 2) * one
     products = 2 * 2 * (2 * 256)  # the distributions' own gradients
     assert operations_of(lambda: _Shift.apply(layers, down, right).sum().backward()) == forward + backward + products
 

@@ -112,14 +112,14 @@ def test_blocks_carry_the_fields_names():
 
 
 def test_attention_is_softmax_of_scaled_scores():
-    """Against the formula written out, with a mask."""
+    """Against the formula written out, with a mask of what is newer: each of three moments sees its own two tokens and all before them."""
     attention = Attention(32, 2)
     x = torch.rand(2, 6, 32)
     rotary = Rotary(16)(grid_places(2, 3))
-    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+    mask = torch.ones(3, 3, dtype=torch.bool).tril().repeat_interleave(2, 0).repeat_interleave(2, 1)
     seen = {}
     attention.attend.register_forward_hook(lambda module, inputs, output: seen.update(inputs=inputs, output=output))
-    attention(x, rotary, mask)
+    attention(x, rotary, 3)
     q, k, v, _ = seen["inputs"]
     weights = (q @ k.transpose(-1, -2) / 16**0.5).masked_fill(~mask, -torch.inf).softmax(-1)
     torch.testing.assert_close(seen["output"], weights @ v)

@@ -55,10 +55,16 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
 
 
 class Attend(nn.Module):
-    """softmax(q k^T / sqrt(d)) v; mask is True where looking is allowed."""
+    """softmax(q k^T / sqrt(d)) v. The queries are those of `moments` moments, equally many each; none sees a key that is newer than its moment.
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    Each moment is a call of its own: no mask, and nothing computed that is thrown away, a third of all for three moments.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, moments: int = 1) -> Tensor:
+        size = q.shape[2] // moments
+        ends = range(k.shape[2] - size * (moments - 1), k.shape[2] + 1, size)  # of the keys that each moment sees
+        seen = [F.scaled_dot_product_attention(now, k[:, :, :end], v[:, :, :end]) for now, end in zip(q.split(size, 2), ends, strict=True)]
+        return torch.cat(seen, 2) if moments > 1 else seen[0]
 
 
 Maps = dict[str, list[Tensor]]  # an Attend's name in the model -> (B, h, N, M) of each of its calls, the oldest first
@@ -66,7 +72,7 @@ Maps = dict[str, list[Tensor]]  # an Attend's name in the model -> (B, h, N, M) 
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[Maps]:
-    """The attention maps of whatever is computed inside: rows sum to 1, and what a mask hides is exactly 0.
+    """The attention maps of whatever is computed inside: rows sum to 1, and what is not seen is exactly 0.
 
     The weights are computed a second time, in float32 and beside the fused call whose result is used, so outputs are the same to the bit.
     Maps are kept on the model's device, without gradient, as long as the answer is; outside, nothing is recorded.
@@ -85,11 +91,14 @@ def record_attention(model: nn.Module) -> Iterator[Maps]:
 
 
 @torch.no_grad()
-def attention_map(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)), (B, h, N, M) float32."""
+def attention_map(q: Tensor, k: Tensor, v: Tensor, moments: int = 1) -> Tensor:
+    """What Attend weighs v by, softmax(q k^T / sqrt(d)), (B, h, N, M) float32."""
     with exact(q.device):
         scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+    size = q.shape[2] // moments
+    queries = torch.arange(q.shape[2], device=q.device) // size
+    keys = (torch.arange(k.shape[2], device=k.device) - k.shape[2]) // size + moments  # a key's moment, below 0 in the past
+    return scores.masked_fill(keys > queries[:, None], -math.inf).softmax(-1)
 
 
 class Attention(nn.Module):
@@ -100,16 +109,14 @@ class Attention(nn.Module):
         self.attend = Attend()
         self.proj = nn.Linear(width, width)
 
-    def forward(
-        self, x: Tensor, rotary: Tensor, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B, N, D) -> (B, N, D) and this call's keys and values; `past` holds those of earlier tokens, batch 1 or B."""
+    def forward(self, x: Tensor, rotary: Tensor, moments: int = 1, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, N, D) of some moments -> (B, N, D) and this call's keys and values; `past` holds those of earlier tokens, batch 1 or B."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # (B, N, h, d) each
         q, k = rotate(q, rotary), rotate(k, rotary)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if past is not None:
             k, v = (torch.cat((old.expand(len(x), -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
-        return self.proj(self.attend(q, k, v, mask).transpose(1, 2).flatten(2)), (k, v)
+        return self.proj(self.attend(q, k, v, moments).transpose(1, 2).flatten(2)), (k, v)
 
 
 class Mlp(nn.Module):
@@ -136,17 +143,17 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotary: Tensor,
-        mask: Tensor | None = None,
+        moments: int = 1,
         past: tuple[Tensor, Tensor] | None = None,
         modulation: tuple[Tensor, ...] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """`modulation`: shift, scale and gate of both halves, six (B, N, D), as AdaLNZero gives them."""
         if modulation is None:
-            attended, present = self.attn(self.norm1(x), rotary, mask, past)
+            attended, present = self.attn(self.norm1(x), rotary, moments, past)
             x = x + attended
             return x + self.mlp(self.norm2(x)), present
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
-        attended, present = self.attn(self.norm1(x) * (1 + scale1) + shift1, rotary, mask, past)
+        attended, present = self.attn(self.norm1(x) * (1 + scale1) + shift1, rotary, moments, past)
         x = x + gate1 * attended
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), present
 

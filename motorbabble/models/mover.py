@@ -70,7 +70,7 @@ class _Shift(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layers: Tensor, down: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
-        waves, shifts = torch.fft.rfft2(layers), torch.fft.rfft2(down[..., None] * right[..., None, :])
+        waves, shifts = torch.fft.rfft2(layers), torch.fft.fft(down)[..., None] * torch.fft.rfft(right)[..., None, :]
         ctx.save_for_backward(waves, shifts, down, right)
         return torch.fft.irfft2((waves * shifts.unsqueeze(2)).sum(1), layers.shape[-2:])
 

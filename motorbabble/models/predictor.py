@@ -182,14 +182,10 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
         embedded, tokens = self.embedded(actions)
         x = torch.cat((latents, tokens), 2).flatten(1, 2)
         rotary = self.rotary(self._places(start, time))
-        mask = self._block_causal(time, x.device) if time > 1 else None
-        if mask is not None and past is not None:
-            seen = torch.ones(len(mask), past[0][0].shape[2], dtype=torch.bool, device=x.device)
-            mask = torch.cat((seen, mask), 1)
         present: Past = []
         for i, block in enumerate(self.blocks):
             modulation = self.adaln_layers[i](embedded, self.block_tokens) if self.adaln_layers else None
-            x, pair = block(x, rotary, mask, None if past is None else past[i], modulation)
+            x, pair = block(x, rotary, time, None if past is None else past[i], modulation)
             present.append(pair)
             if str(i) in self.film_layers:
                 x = self.film_layers[str(i)](x.unflatten(1, (time, -1)), embedded).flatten(1, 2)
@@ -209,7 +205,3 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
         places = frame.repeat(time, 1)
         places[:, 0] = torch.arange(start, start + time, device=places.device).repeat_interleave(self.block_tokens)
         return places
-
-    def _block_causal(self, time: int, device: torch.device) -> Tensor:
-        moment = torch.arange(time, device=device).repeat_interleave(self.block_tokens)
-        return moment[:, None] >= moment[None, :]

@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import before_after
 import growth
+import in_turn
 import speed
 import where_time_goes
 from measuring import RESULTS, best_product, keep, kept, machine, markdown, operations_of, timed
@@ -65,7 +66,7 @@ def test_the_movers_transforms_count_in_both_directions():
 
     layers, down, right = (torch.rand(shape, requires_grad=True) for shape in ((1, 2, 4, 16, 16), (1, 2, 16), (1, 2, 16)))
     one = 2.5 * 256 * 8  # a real transform of 16 x 16
-    distances = 2 * (5 + 2.5) * 16 * 4  # down as complex numbers, right as real ones
+    distances = 2 * 2 * 2.5 * 16 * 4  # two layers', down and right
     forward, backward = (8 + 4) * one + distances, (4 + 8 + 2) * one
     products = 2 * 2 * (2 * 256)  # the distributions' own gradients
     assert operations_of(lambda: _Shift.apply(layers, down, right).sum().backward()) == forward + backward + products
@@ -237,6 +238,23 @@ def test_a_package_from_elsewhere_is_refused(tmp_path):
     (tmp_path / "motorbabble" / "__init__.py").write_text("__file__ = '/elsewhere/motorbabble/__init__.py'\n")
     with pytest.raises(AssertionError, match="would be measured"):
         before_after.settings_of(tmp_path, 1)
+
+
+# in_turn.py
+
+
+def test_updates_are_made_in_turn_and_compared_within_a_round():
+    found = in_turn.in_turn({"before": before_after.settings_of(ROOT, 1)}, SMALL[0], 2, 1)
+    assert found["before"]["ms"] > 0 and found["before"]["ratio"] == 1
+    mine, first = [(2.0, 0.1), (9.0, 0.3), (1.0, 0.2)], [(4.0, 0.1), (3.0, 0.3), (2.0, 0.2)]
+    assert in_turn.told(mine, first) == {"ms": 2000.0, "system_ms": 200.0, "ratio": 0.5}
+    assert "| latent, tiny, 32 px, 2 windows | before |" in in_turn.table({SMALL[0].name: found})
+
+
+def test_a_revision_that_cannot_work_is_said_to(tmp_path, capfd):
+    with pytest.raises(SystemExit, match="before cannot make an update of latent, tiny"):
+        in_turn.in_turn({"before": {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)}}, SMALL[0], 1, 1)
+    assert capfd.readouterr().err
 
 
 # Documents

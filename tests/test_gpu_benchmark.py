@@ -55,8 +55,8 @@ def test_a_curve_that_goes_astray_is_noticed(monkeypatch):
     monkeypatch.setattr(gpu, "KINDS", ("latent",))
     monkeypatch.setattr(gpu, "alive", lambda *how: None)
     monkeypatch.setattr(gpu, "update", lambda run: {"total": next(totals)})
-    found = gpu.parity("cpu", gpu.QUICK)["latent"]
+    found = gpu.parity("cpu", gpu.QUICK, 32)["latent"]
     assert found["most_apart"] == pytest.approx(0.03) and not found["within_2_percent"]
-    monkeypatch.setattr(gpu, "parity", lambda device, extent: {"latent": found})
+    monkeypatch.setattr(gpu, "parity", lambda *asked: {"latent": found})
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--quick", "--parity"])
     assert gpu.main() == 1

@@ -14,7 +14,7 @@ import resource, sys, torch
 from motorbabble.learning.heap import keep_memory
 print(keep_memory() if sys.argv[1] == "kept" else "not asked", keep_memory() if sys.argv[1] == "kept" else "")
 def work():
-    for _ in range(8):
+    for _ in range(40):  # within the first some, small pieces still settle between the large ones
         torch.ones(12_000_000)  # 48 MB, more than the C library keeps by itself
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -39,9 +39,9 @@ def told(program: str, *arguments: str, **settings: str) -> list[str]:
 
 @glibc
 def test_memory_once_used_is_not_asked_of_the_system_again():
-    assert int(told(FAULTS, "not")[-1]) > 1_000  # pages of 4 kB, or fewer large ones
+    anew = int(told(FAULTS, "not")[-1])
     *answers, faults = told(FAULTS, "kept")
-    assert answers == ["True", "True"] and int(faults) < 100
+    assert anew > 1_000 and answers == ["True", "True"] and int(faults) < anew / 10
 
 
 @glibc

@@ -2,8 +2,8 @@
 
 An update asks for pieces of many megabytes and soon frees them. The C library of most Linux systems gives large pieces and free memory at the
 top of its heap back to the system at once, and the next update pays for every page anew, which the system clears first.
-Told to keep it, an update of 224 px takes 3 to 8 % less time (LAB_NOTES.md, 2026-11-29) and no more memory at its peak. In between, a learning process
-stays as large as it was at its largest.
+Told to keep it, an update of 224 px takes 3 to 8 % less time (LAB_NOTES.md, 2026-11-29) and no more memory at its peak.
+In between, a learning process stays as large as it was at its largest.
 """
 
 import ctypes

@@ -70,20 +70,8 @@ def reached(lines: Iterable[str], skills: Sequence[float], seconds: float) -> Fa
 
 def life(folder: Path, name: str, seed: int, seconds: float, threads: int, skills: Sequence[float] = SKILLS, every: int = EVERY) -> Facts:
     """One life by the scripts of a folder, ended by the first exam that is good enough or late enough; SystemExit where it ends by itself."""
-    asked = [
-        *LIVES[name],
-        "--seed",
-        str(seed),
-        "--seconds",
-        str(10 * seconds),
-        "--steps",
-        str(STEPS),
-        "--curve",
-        str(every),
-        "--threads",
-        str(threads),
-    ]
-    command = [sys.executable, "benchmarks/first_life.py", *asked]
+    limits = {"seed": seed, "seconds": 10 * seconds, "steps": STEPS, "curve": every, "threads": threads}
+    command = [sys.executable, "benchmarks/first_life.py", *LIVES[name], *(f"--{limit}={value}" for limit, value in limits.items())]
     with (
         tempfile.TemporaryFile("w+") as told,
         subprocess.Popen(command, cwd=folder, env=settings_of(folder, threads), stdout=told, stderr=subprocess.PIPE, text=True) as process,
@@ -119,9 +107,8 @@ def table(rows: Sequence[Facts]) -> str:
     asked = [(row["life"], row["seed"], skill) for row in rows for skill in row["reached"] if row["revision"] == "before"]
     columns = [(what, which) for what in ("seconds", "update") for which in ("before", "after")]
     head = ("life", "seed", "skill", *(f"{what}{'s' if what == 'update' else ''}, {which}" for what, which in columns))
-    return markdown(
-        head, [(name, seed, skill, *(said(found[name, seed, which], skill, what) for what, which in columns)) for name, seed, skill in asked]
-    )
+    cells = [[said(found[name, seed, which], skill, what) for what, which in columns] for name, seed, skill in asked]
+    return markdown(head, [(*of, *row) for of, row in zip(asked, cells, strict=True)])
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from test_latent import SMALL, small
 from motorbabble.analysis.attention import attention_numbers, attention_section, look, metrics, uniform
 from motorbabble.analysis.card import make_card
 from motorbabble.analysis.scores import Trial
-from motorbabble.models.attention import Attend, Block, EncoderLayerWithAttn, Rotary, grid_places, record_attention
+from motorbabble.models.attention import Attend, Block, EncoderLayerWithAttn, Groups, Rotary, grid_places, record_attention
 from motorbabble.models.predictor import PredictorConfig, TokenIndex, TransformerActionConditionedPredictor
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
 
@@ -43,17 +43,29 @@ def test_outputs_are_the_same_to_the_bit_while_recorded():
         torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 21))
 
 
-@pytest.mark.parametrize("moments", [1, 2, 6])
-def test_the_map_times_the_values_is_what_the_block_computes(moments):
+GROUPS = [None, *(Groups.in_time(moments, 6 // moments) for moments in (1, 2, 6)), Groups((2, 1, 3), ((0,), (1,), (0, 2)))]
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_the_map_times_the_values_is_what_the_block_computes(groups):
     """The weights recorded are those of the fused call, and not some others that also sum to 1."""
     block, x, rotary = EncoderLayerWithAttn(32, 2), torch.randn(2, 6, 32), Rotary(16)(grid_places(2, 3))
     seen = {}
     block.attn.attend.register_forward_hook(lambda attend, inputs, output: seen.update(values=inputs[2], output=output))
     past = torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16)
     with record_attention(block) as recorded:
-        block(x, rotary, moments, past)
+        block(x, rotary, groups, past)
     torch.testing.assert_close(recorded["attn.attend"][0] @ seen["values"], seen["output"])
     assert EncoderLayerWithAttn is Block
+
+
+def test_a_group_sees_whom_it_says_and_whatever_came_before():
+    groups = Groups((2, 1, 3), ((0,), (1,), (0, 2)))
+    rows = [[1, 1, 1, 1, 0, 0, 0, 0]] * 2 + [[1, 1, 0, 0, 1, 0, 0, 0]] + [[1, 1, 1, 1, 0, 1, 1, 1]] * 3
+    assert groups.mask(8, torch.device("cpu")).tolist() == [[bool(seen) for seen in row] for row in rows]
+    keys = torch.arange(8.0).view(1, 1, 8, 1)
+    assert [seen.flatten().tolist() for seen in groups.seen(keys)] == [[0, 1, 2, 3], [0, 1, 4], [0, 1, 2, 3, 5, 6, 7]]
+    assert Groups.in_time(2, 4).seen(keys)[1] is keys, "who sees all gets no copy"
 
 
 def test_later_blocks_get_exactly_nothing():

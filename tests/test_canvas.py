@@ -11,7 +11,7 @@ from motorbabble.errors import ActionError, ConfigurationError, FrameError
 from motorbabble.experience import ActionSpace, Window
 from motorbabble.models.attention import record_attention
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.canvas import TargetedMAE, build_canvas, canvas_slot, separator_color
+from motorbabble.models.canvas import Frame, TargetedMAE, build_canvas, canvas_slot, separator_color
 from motorbabble.world_models.base import Batch
 from motorbabble.world_models.canvas import AutoencoderConcatPredictorWorldModelConfig, CanvasWorldModel
 
@@ -108,12 +108,36 @@ def test_only_what_stands_left_is_looked_at():
     model, windows = small().eval(), [squares(3), squares(3, seed=4)]
     batch = Batch.of(windows)
     patches = model.autoencoder.patchify(batch.images)
-    one = model._contexts(patches[:, :1], batch.actions[:, :0])[-1]
-    two = model._contexts(patches[:, :2], batch.actions[:, :1])
-    torch.testing.assert_close(two[0].features, one.features)
-    other = model._contexts(torch.cat((patches[:, :1], 1 - patches[:, 1:2]), 1), -batch.actions[:, :1])
-    assert torch.equal(other[0].features, two[0].features)
-    assert not torch.allclose(other[1].features, two[1].features)
+    mae, actions = model.autoencoder, batch.actions[:, :1]
+    one = mae.read(model._frames(patches[:, :1], actions[:, :0])).looked
+    two = mae.read(model._frames(patches[:, :2], actions)).looked
+    torch.testing.assert_close(two[:, :1], one)
+    other = mae.read(model._frames(torch.cat((patches[:, :1], 1 - patches[:, 1:2]), 1), -actions)).looked
+    assert torch.equal(other[:, 0], two[:, 0])
+    assert not torch.allclose(other[:, 1], two[:, 1])
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["nothing of a slot given", "some of it given"])
+def test_all_at_once_is_what_it_is_one_after_the_other(given):
+    """Frames and hidden slots that pass the blocks together, as when they are learned, give what they give alone, as when they are imagined."""
+    torch.manual_seed(0)
+    model = small(canvas_history_size=4).eval()
+    mae, batch = model.autoencoder, Batch.of([squares(4), squares(4, seed=4)])
+    patches = mae.patchify(batch.images)
+    keep = mae.random_keep(batch.chance("mask", mae.tokens), 0.7) if given else None
+    frames = model._frames(patches, batch.actions)
+    hidden = [replace(frame, patches=frame.patches if given else None, keep=keep, hidden=True) for frame in frames[1:]]
+    together, known = mae.read([*frames[:3], *hidden]), None
+    assert together.slots == 3 and together.looked.shape[:3] == (2, 3, 16) and together.painted.shape[:3] == (2, 3, 16)
+    for slot in range(3):
+        known = mae.read([frames[slot]], known)
+        torch.testing.assert_close(known.looked[:, 0], together.looked[:, slot])
+        alone = mae.read([hidden[slot]], known)
+        assert alone.slots == slot + 1 and not alone.looked.shape[1], "what is hidden is no part of what was seen"
+        torch.testing.assert_close(alone.painted[:, 0], together.painted[:, slot])
+        torch.testing.assert_close(alone.actions[:, 0], together.actions[:, slot])
+        for one, many in zip(known.decoder, together.decoder, strict=True):
+            torch.testing.assert_close(one[0], many[0][:, :, : one[0].shape[2]])
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -137,17 +161,19 @@ def test_the_slot_itself_is_hidden():
     model = small().eval()
     mae, batch = model.autoencoder, Batch.of([squares(3)])
     patches = mae.patchify(batch.images)
-    context = model._contexts(patches[:, :2], batch.actions[:, :1])[-1]
-    asked, color = batch.actions[:, 1], model._colors(batch.actions)[:, 1]
-    alone = mae.paint(context, asked, color).slot
-    keep = torch.tensor([[3, 7]])
-    given = mae.paint(context, asked, color, patches[:, 2], keep).slot
-    assert not torch.allclose(given, alone)
+    known = mae.read(model._frames(patches[:, :2], batch.actions[:, :1]))
+    asked = Frame(2, batch.actions[:, 1], model._colors(batch.actions)[:, 1], hidden=True)
+
+    def painted(given):
+        return mae.read([replace(asked, patches=given, keep=torch.tensor([[3, 7]]))], known).painted
+
+    given = painted(patches[:, 2])
+    assert not torch.allclose(given, mae.read([asked], known).painted)
     changed = patches[:, 2].clone()
     changed[:, [i for i in range(16) if i not in (3, 7)]] = 0.7
-    assert torch.equal(mae.paint(context, asked, color, changed, keep).slot, given), "the hidden patches of the slot are not looked at"
+    assert torch.equal(painted(changed), given), "the hidden patches of the slot are not looked at"
     changed[:, 3] += 0.5
-    assert not torch.allclose(mae.paint(context, asked, color, changed, keep).slot, given), "the given ones are"
+    assert not torch.allclose(painted(changed), given), "the given ones are"
 
 
 def test_losses_hide_what_predicting_hides():
@@ -241,4 +267,5 @@ def test_as_an_autoencoder_it_sees_a_frame_alone():
     assert mae.decode(latents, keep).shape == (2, 6, 192)
     hidden = torch.ones(2, 6, dtype=torch.bool).scatter(1, keep, False)
     assert torch.equal(mae.encode(torch.where(hidden[..., None], 0.3, patches), keep), latents)
-    assert torch.equal(mae.encode(patches), mae.look(None, patches, None, None).latents)
+    features = mae.read([Frame(0, patches=patches)]).looked[:, 0]
+    assert torch.equal(mae.decode_features(mae.encode(patches)), features)

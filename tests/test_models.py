@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from motorbabble.errors import ConfigurationError, FrameError
-from motorbabble.models.attention import Attention, Block, Rotary, grid_places
+from motorbabble.models.attention import Attention, Block, Groups, Rotary, grid_places
 from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
 from motorbabble.models.ensemble import EnsembleHeads
 from motorbabble.models.mover import Mover, _Shift
@@ -119,7 +119,7 @@ def test_attention_is_softmax_of_scaled_scores():
     mask = torch.ones(3, 3, dtype=torch.bool).tril().repeat_interleave(2, 0).repeat_interleave(2, 1)
     seen = {}
     attention.attend.register_forward_hook(lambda module, inputs, output: seen.update(inputs=inputs, output=output))
-    attention(x, rotary, 3)
+    attention(x, rotary, Groups.in_time(3, 2))
     q, k, v, _ = seen["inputs"]
     weights = (q @ k.transpose(-1, -2) / 16**0.5).masked_fill(~mask, -torch.inf).softmax(-1)
     torch.testing.assert_close(seen["output"], weights @ v)

@@ -11,6 +11,7 @@ Shapes: B batch, N tokens, D width, h heads, d = D / h.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -54,17 +55,48 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     return x * cosine + torch.cat((-second, first), -1) * sine
 
 
-class Attend(nn.Module):
-    """softmax(q k^T / sqrt(d)) v. The queries are those of `moments` moments, equally many each; none sees a key that is newer than its moment.
+@dataclass(frozen=True)
+class Groups:
+    """Tokens in a row that stand together, and whom they see: `sizes` of the groups, and for each the groups whose keys it `sees`, in their order.
 
-    Each moment is a call of its own: no mask, and nothing computed that is thrown away, a third of all for three moments.
+    Keys of earlier calls, before those of the first group, are seen by all.
     """
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, moments: int = 1) -> Tensor:
-        size = q.shape[2] // moments
-        ends = range(k.shape[2] - size * (moments - 1), k.shape[2] + 1, size)  # of the keys that each moment sees
-        seen = [F.scaled_dot_product_attention(now, k[:, :, :end], v[:, :, :end]) for now, end in zip(q.split(size, 2), ends, strict=True)]
-        return torch.cat(seen, 2) if moments > 1 else seen[0]
+    sizes: tuple[int, ...]
+    sees: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def in_time(cls, moments: int, size: int) -> "Groups":
+        """Moments of `size` tokens each; every one sees itself and those before it."""
+        return cls((size,) * moments, tuple(tuple(range(i + 1)) for i in range(moments)))
+
+    def seen(self, x: Tensor) -> list[Tensor]:
+        """x (B, h, M, d), of all keys -> what each group sees of it. Whoever sees all gets x itself; nobody gets a copy of what they do not see."""
+        past, *groups = x.split((x.shape[2] - sum(self.sizes), *self.sizes), 2)
+        everyone = tuple(range(len(groups)))
+        parts = [[past, *(groups[i] for i in seen)] if past.shape[2] else [groups[i] for i in seen] for seen in self.sees]
+        return [x if seen == everyone else torch.cat(part, 2) if len(part) > 1 else part[0] for seen, part in zip(self.sees, parts, strict=True)]
+
+    def mask(self, keys: int, device: torch.device) -> Tensor:
+        """(N, M) of M keys: which of them each token sees."""
+        numbers = torch.arange(len(self.sizes), device=device).repeat_interleave(torch.tensor(self.sizes, device=device))
+        sees = torch.zeros(len(self.sizes), len(self.sizes), dtype=torch.bool, device=device)
+        for group, seen in enumerate(self.sees):
+            sees[group, list(seen)] = True
+        return F.pad(sees[numbers][:, numbers], (keys - len(numbers), 0), value=True)
+
+
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(d)) v over the keys that each of the `groups` of queries sees; without groups over all.
+
+    Each group is a call of its own: no mask, and nothing computed that is thrown away, a third of all for three moments.
+    """
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups | None = None) -> Tensor:
+        if groups is None:
+            return F.scaled_dot_product_attention(q, k, v)
+        each = zip(q.split(groups.sizes, 2), groups.seen(k), groups.seen(v), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*of) for of in each], 2)
 
 
 Maps = dict[str, list[Tensor]]  # an Attend's name in the model -> (B, h, N, M) of each of its calls, the oldest first
@@ -91,14 +123,13 @@ def record_attention(model: nn.Module) -> Iterator[Maps]:
 
 
 @torch.no_grad()
-def attention_map(q: Tensor, k: Tensor, v: Tensor, moments: int = 1) -> Tensor:
+def attention_map(q: Tensor, k: Tensor, v: Tensor, groups: Groups | None = None) -> Tensor:
     """What Attend weighs v by, softmax(q k^T / sqrt(d)), (B, h, N, M) float32."""
     with exact(q.device):
         scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-    size = q.shape[2] // moments
-    queries = torch.arange(q.shape[2], device=q.device) // size
-    keys = (torch.arange(k.shape[2], device=k.device) - k.shape[2]) // size + moments  # a key's moment, below 0 in the past
-    return scores.masked_fill(keys > queries[:, None], -math.inf).softmax(-1)
+    if groups is not None:
+        scores = scores.masked_fill(~groups.mask(k.shape[2], q.device), -math.inf)
+    return scores.softmax(-1)
 
 
 class Attention(nn.Module):
@@ -109,14 +140,16 @@ class Attention(nn.Module):
         self.attend = Attend()
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotary: Tensor, moments: int = 1, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x (B, N, D) of some moments -> (B, N, D) and this call's keys and values; `past` holds those of earlier tokens, batch 1 or B."""
+    def forward(
+        self, x: Tensor, rotary: Tensor, groups: Groups | None = None, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, N, D) -> (B, N, D) and all keys and values, the earlier ones included; `past` holds those of earlier tokens, batch 1 or B."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # (B, N, h, d) each
         q, k = rotate(q, rotary), rotate(k, rotary)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if past is not None:
             k, v = (torch.cat((old.expand(len(x), -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
-        return self.proj(self.attend(q, k, v, moments).transpose(1, 2).flatten(2)), (k, v)
+        return self.proj(self.attend(q, k, v, groups).transpose(1, 2).flatten(2)), (k, v)
 
 
 class Mlp(nn.Module):
@@ -143,17 +176,17 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotary: Tensor,
-        moments: int = 1,
+        groups: Groups | None = None,
         past: tuple[Tensor, Tensor] | None = None,
         modulation: tuple[Tensor, ...] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """`modulation`: shift, scale and gate of both halves, six (B, N, D), as AdaLNZero gives them."""
         if modulation is None:
-            attended, present = self.attn(self.norm1(x), rotary, moments, past)
+            attended, present = self.attn(self.norm1(x), rotary, groups, past)
             x = x + attended
             return x + self.mlp(self.norm2(x)), present
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
-        attended, present = self.attn(self.norm1(x) * (1 + scale1) + shift1, rotary, moments, past)
+        attended, present = self.attn(self.norm1(x) * (1 + scale1) + shift1, rotary, groups, past)
         x = x + gate1 * attended
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), present
 

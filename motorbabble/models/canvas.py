@@ -6,12 +6,13 @@ Decisions, each against a way this is known to fail:
 - a bar is whole patches wide, so that every patch is part of one frame or of one bar (8 pixels of bar shared their patches with a frame);
 - the decoder attends, or a hidden patch knows nothing but its own place;
 - visible patches alone are encoded; nothing looks further right than its own frame, so that one window teaches every slot of the
-  canvas at once, and what stands left of the newest bar is computed once for all actions asked about;
+  canvas in one pass, and what stands left of the newest bar is computed once for all actions asked about;
 - the empty slot starts as a copy of the frame before it, in features and in pixels (`residual`), so it has to find only what changes;
 - an action also enters as a token (`action_token`): a bar's colour is for people, and easily overlooked by a network.
 A life's first frames fill the canvas from the left: places are the canvas's own, so that the same place one frame ago is one fixed distance.
 
-Shapes: B batch, T frames on a canvas of K, N patches in a frame, R rows of them, P numbers in a patch, C numbers in an action, D width.
+Shapes: B batch, T frames on a canvas of K, N patches in a frame, R rows of them, P numbers in a patch, C numbers in an action, D width and
+Dd the decoder's.
 """
 
 import colorsys
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from motorbabble.errors import ActionError, ConfigurationError, FrameError
-from motorbabble.models.attention import grid_places, init_weights, sincos_code
+from motorbabble.models.attention import Groups, grid_places, init_weights, sincos_code
 from motorbabble.models.autoencoder import AutoencoderConfig, MaskedAutoencoderViT
 
 RED, GREEN, UNKNOWN = np.array([214, 69, 65]), np.array([46, 160, 67]), np.array([128, 128, 128])
@@ -73,23 +74,35 @@ def canvas_slot(width: int, frames: int, separator_width: int, slot: int) -> sli
 
 
 @dataclass(frozen=True)
-class Context:
-    """The frames so far, encoded: the newest one's latents (B, N, D) and decoded features (B, N, Dd), keys and values of every block for all."""
+class Frame:
+    """What is given of one slot: `patches` (B, N, P), or of these only the ones in `keep` (B, n); nothing where there are none.
 
-    frames: int
-    latents: Tensor
-    features: Tensor
-    whole: bool  # whether all of the newest frame was seen
-    encoder: list[tuple[Tensor, Tensor]]
-    decoder: list[tuple[Tensor, Tensor]]
+    In all slots but the first a bar of `color` (B, 3), on 0..1, and the `action` (B, C) that led there stand before it. What is `hidden` shall be
+    painted: it sees every frame before it, and none sees it.
+    """
+
+    slot: int
+    action: Tensor | None = None
+    color: Tensor | None = None
+    patches: Tensor | None = None
+    keep: Tensor | None = None
+    hidden: bool = False
+
+
+Pairs = list[tuple[Tensor, Tensor]]  # keys and values of each block
 
 
 @dataclass(frozen=True)
-class Painted:
-    """Features of a slot's patches (B, N, Dd) and of the action that led there (B, 1, Dd)."""
+class Read:
+    """Frames that were read, features of their patches (B, T, N, Dd): those `looked` at, and those `painted`, with their actions' (B, T, 1, Dd)."""
 
-    slot: Tensor
-    action: Tensor
+    slots: int  # that are filled, those of earlier calls included
+    looked: Tensor
+    painted: Tensor
+    actions: Tensor
+    newest: Tensor | None  # patches of the newest one looked at as they enter the decoder, (B, N, Dd); None where not all were seen
+    encoder: Pairs  # of all that was looked at, for frames behind it
+    decoder: Pairs
 
 
 class TargetedMAE(MaskedAutoencoderViT):
@@ -152,75 +165,90 @@ class TargetedMAE(MaskedAutoencoderViT):
         action = [grid.new_zeros(1, grid.shape[-1])] if self.action_token else []
         return torch.cat([grid[:, self.bar_columns(slot)].flatten(0, 1), *action, patches])
 
+    def _leading(self, slot: int) -> int:
+        """How many tokens of a group come before its patches."""
+        return self.rows * self.bar + self.action_token if slot else 0
+
+    # Reading frames, and painting those that are hidden
+
+    def read(self, frames: Sequence[Frame], before: Read | None = None) -> Read:
+        """Frames in a row, behind those `before` (batch B, or 1 and shared by all): first those to look at, slot by slot, then those that are hidden.
+
+        All pass each block together. Each sees what was looked at in slots before its own, and itself.
+        """
+        sees = tuple(tuple(j for j, other in enumerate(frames) if other is one or (not other.hidden and other.slot < one.slot)) for one in frames)
+        looks, behind = sum(not frame.hidden for frame in frames), before.slots if before else 0
+
+        tokens, places = zip(*map(self._tokens, frames), strict=True)
+        seen = Groups(tuple(x.shape[1] for x in tokens), sees)
+        x, encoder = _through(self.blocks, torch.cat(tokens, 1), self.rotary(_in_a_row(places)), seen, looks, before.encoder if before else None)
+        entered = self.decoder_embed(self.norm(x)).split(seen.sizes, 1)
+
+        whole: dict[int, Tensor | None] = {behind - 1: before.newest} if before else {}
+        parts, leads = [], [self._leading(frame.slot) for frame in frames]
+        for frame, lead, y in zip(frames, leads, entered, strict=True):
+            parts += [y[:, :lead], self._all_patches(frame, y[:, lead:], whole.get(frame.slot - 1))]
+            if not frame.hidden:
+                whole[frame.slot] = parts[-1] if frame.keep is None else None
+        groups = Groups(tuple(lead + self.tokens for lead in leads), sees)
+        y = torch.cat(parts, 1) + torch.cat([self._group(frame.slot, self.canvas_decoder_position) for frame in frames])
+        rotary = self.decoder_rotary(torch.cat([self._group(frame.slot, self.canvas_places) for frame in frames]))
+        y, decoder = _through(self.decoder_blocks, y, rotary, groups, looks, before.decoder if before else None)
+
+        features = [of.split((lead, self.tokens), 1) for of, lead in zip(self.decoder_norm(y).split(groups.sizes, 1), leads, strict=True)]
+        slots = [patches for _, patches in features]
+        actions = [lead[:, -1:] if self.action_token else lead.mean(1, keepdim=True) for lead, _ in features[looks:]]
+        known = _stacked(slots[:looks], y), _stacked(slots[looks:], y), _stacked(actions, y)
+        return Read(behind + looks, *known, whole.get(behind + looks - 1), encoder, decoder)
+
+    def _tokens(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        """What is seen of a frame's group, (B, n, D), and where it stands: (n, 3), or (B, n, 3) where each sample keeps other patches."""
+        position, places = self._group(frame.slot, self.canvas_position), self._group(frame.slot, self.canvas_places)
+        lead, parts = self._leading(frame.slot), []
+        if frame.action is not None and frame.color is not None:
+            parts.append(self._lead(frame.action, frame.color) + position[:lead])
+        if frame.patches is None:
+            return parts[0], places[:lead]
+        patches, code = frame.patches, position[lead:]
+        if (keep := frame.keep) is not None:
+            patches, code = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1])), code[keep]
+            places = torch.cat((places[:lead].expand(len(keep), -1, -1), places[lead:][keep]), 1)
+        return torch.cat([*parts, self.patch_embed((patches - 0.5) * 2) + code], 1), places
+
     def _lead(self, action: Tensor, color: Tensor) -> Tensor:
         """The embedded bar and action before a frame: action (B, C), colour (B, 3) on 0..1 -> (B, lead, D)."""
         p = self.config.patch_size
         bar = self.patch_embed((color.repeat_interleave(p * p, -1) - 0.5) * 2)[:, None].expand(-1, self.rows * self.bar, -1)  # patches alike
         return bar if self.action_embed is None else torch.cat((bar, self.action_embed(action)[:, None]), 1)
 
-    # Encoding a frame behind those before it, and painting the next
-
-    def look(self, before: Context | None, patches: Tensor, action: Tensor | None, color: Tensor | None, keep: Tensor | None = None) -> Context:
-        """One more frame: patches (B, N, P), seen where `keep` (B, n) says or all, and the action (B, C) and its colour that led to it."""
-        lead, x, encoder = self._encoded(before, action, color, patches, keep)
-        y, decoder = self._decoded(before, x, lead, keep, hidden=self.mask_token.expand(len(patches), self.tokens, -1))
-        return Context(_slot(before) + 1, x[:, lead:], y[:, lead:], keep is None, encoder, decoder)
-
-    def paint(self, before: Context, action: Tensor, color: Tensor, patches: Tensor | None = None, keep: Tensor | None = None) -> Painted:
-        """The next slot, behind a bar for action (B, C) of colour (B, 3); the context's batch is B, or 1 and shared by all.
-
-        `patches` (B, N, P) and `keep` (B, n): patches of the slot that are given; none unless told.
-        """
-        lead, x, _ = self._encoded(before, action, color, patches, keep)
-        hidden = self.mask_token.expand(len(action), self.tokens, -1)
-        if self.residual and before.whole:
-            hidden = hidden + self.decoder_embed(before.latents)
-        y, _ = self._decoded(before, x, lead, keep, hidden)
-        return Painted(y[:, lead:], y[:, lead - 1 : lead] if self.action_token else y[:, :lead].mean(1, keepdim=True))
-
-    def _encoded(
-        self, before: Context | None, action: Tensor | None, color: Tensor | None, patches: Tensor | None, keep: Tensor | None
-    ) -> tuple[int, Tensor, list[tuple[Tensor, Tensor]]]:
-        """How many tokens lead the next frame's group; the latents of what is seen of the group; keys and values, earlier ones included."""
-        slot = _slot(before)
-        position, places = self._group(slot, self.canvas_position), self._group(slot, self.canvas_places)
-        parts, lead = [], len(places) - self.tokens
-        if slot and action is not None and color is not None:
-            parts.append(self._lead(action, color) + position[:lead])
-        rotary = self.rotary(places)
-        if patches is None or keep is not None:
-            rotary = rotary[:, :lead] if keep is None else rotary[:, self._kept(keep, lead)]
-        if patches is not None:
-            code = position[lead:]
-            if keep is not None:
-                patches, code = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1])), code[keep]
-            parts.append(self.patch_embed((patches - 0.5) * 2) + code)
-        x, presents = torch.cat(parts, 1), []
-        for i, block in enumerate(self.blocks):
-            x, present = block(x, rotary, past=before.encoder[i] if before else None)
-            presents.append(present)
-        return lead, self.norm(x), presents
-
-    def _decoded(
-        self, before: Context | None, x: Tensor, lead: int, keep: Tensor | None, hidden: Tensor
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Features of a whole group, from the latents x of what was seen of it and what stands at `hidden` patches (B, N, Dd)."""
-        y, slot = self.decoder_embed(x), _slot(before)
-        if keep is not None:
-            y = torch.cat((y[:, :lead], hidden.to(y.dtype).scatter(1, keep[..., None].expand(-1, -1, y.shape[-1]), y[:, lead:])), 1)
-        elif y.shape[1] == lead:
-            y = torch.cat((y, hidden), 1)
-        y = y + self._group(slot, self.canvas_decoder_position)
-        rotary, presents = self.decoder_rotary(self._group(slot, self.canvas_places)), []
-        for i, block in enumerate(self.decoder_blocks):
-            y, present = block(y, rotary, past=before.decoder[i] if before else None)
-            presents.append(present)
-        return self.decoder_norm(y), presents
-
-    def _kept(self, keep: Tensor, lead: int) -> Tensor:
-        """keep (B, n), patches of a frame -> (B, lead + n), tokens of its group."""
-        return torch.cat((torch.arange(lead, device=keep.device).expand(len(keep), -1), keep + lead), 1)
+    def _all_patches(self, frame: Frame, given: Tensor, before: Tensor | None) -> Tensor:
+        """All patches of a frame as they enter the decoder, (B, N, Dd): the `given` ones, and what stands where nothing is given."""
+        if frame.patches is not None and frame.keep is None:
+            return given
+        start = self.mask_token.expand(len(given), self.tokens, -1)
+        if frame.hidden and self.residual and before is not None:
+            start = start + before
+        if frame.keep is None:
+            return start
+        return start.to(given.dtype).scatter(1, frame.keep[..., None].expand(-1, -1, given.shape[-1]), given)
 
 
-def _slot(before: Context | None) -> int:
-    return before.frames if before else 0
+def _through(blocks: nn.ModuleList, x: Tensor, rotary: Tensor, groups: Groups, looks: int, past: Pairs | None) -> tuple[Tensor, Pairs]:
+    """x (B, n, D) of groups of tokens, behind all blocks; keys and values of each block, those of the past and of the first `looks` groups."""
+    pairs: Pairs = []
+    hidden = sum(groups.sizes[looks:])
+    for i, block in enumerate(blocks):
+        x, (k, v) = block(x, rotary, groups, past[i] if past else None)
+        pairs.append((k[:, :, : k.shape[2] - hidden], v[:, :, : v.shape[2] - hidden]))
+    return x, pairs
+
+
+def _in_a_row(places: Sequence[Tensor]) -> Tensor:
+    """Places (n, 3) or (B, n, 3) of several groups -> those of all their tokens, (n, 3) or (B, n, 3)."""
+    batch = max((len(of) for of in places if of.dim() == 3), default=None)
+    return torch.cat([of if batch is None or of.dim() == 3 else of.expand(batch, -1, -1) for of in places], -2)
+
+
+def _stacked(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Parts (B, n, Dd) -> (B, T, n, Dd); (B, 0, 1, Dd) where there are none."""
+    return torch.stack(parts, 1) if parts else like.new_zeros(len(like), 0, 1, like.shape[-1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from motorbabble.errors import ConfigurationError
-from motorbabble.models.attention import AdaLNZero, Block, FiLM, Rotary, grid_places, init_weights, record_attention
+from motorbabble.models.attention import AdaLNZero, Block, FiLM, Groups, Rotary, grid_places, init_weights, record_attention
 
 ACTION_PARTS = ("action_embed", "action_token", "film_layers", "adaln_layers")  # through which alone an action can reach a prediction
 Past = list[tuple[Tensor, Tensor]]  # keys and values of earlier blocks, one pair per layer
@@ -181,11 +181,11 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
         time = latents.shape[1]
         embedded, tokens = self.embedded(actions)
         x = torch.cat((latents, tokens), 2).flatten(1, 2)
-        rotary = self.rotary(self._places(start, time))
+        rotary, groups = self.rotary(self._places(start, time)), Groups.in_time(time, self.block_tokens) if time > 1 else None
         present: Past = []
         for i, block in enumerate(self.blocks):
             modulation = self.adaln_layers[i](embedded, self.block_tokens) if self.adaln_layers else None
-            x, pair = block(x, rotary, time, None if past is None else past[i], modulation)
+            x, pair = block(x, rotary, groups, None if past is None else past[i], modulation)
             present.append(pair)
             if str(i) in self.film_layers:
                 x = self.film_layers[str(i)](x.unflatten(1, (time, -1)), embedded).flatten(1, 2)

@@ -7,7 +7,7 @@ Decisions, each against a way this is known to fail:
 - predictions start at copy-last: what is painted is added to the frame before, and a mover carries its pixels along (`moved_layers`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.canvas import Context, Painted, TargetedMAE, separator_color
+from motorbabble.models.canvas import Frame, TargetedMAE, separator_color
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
@@ -111,13 +111,13 @@ class CanvasWorldModel(WorldModel):
         led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device).reshape(1, len(window) - 1, self.action_size)
         images, uncertainty, expected = [], [], []
         for step in range(length):
-            asked = actions[:, step]
-            painted = mae.paint(self._contexts(seen, led)[-1], asked, self._colors(asked))
-            states = torch.cat((painted.slot, painted.action), 1)
+            asked, known = actions[:, step], mae.read(self._frames(seen, led))
+            painted = mae.read([Frame(known.slots, asked, self._colors(asked), hidden=True)], known)
+            states = torch.cat((painted.painted[:, 0], painted.actions[:, 0]), 1)
             uncertainty.append(self.ensemble.entropy(self.ensemble(states, asked)))
             expected.append(self.ensemble.expected_error(states, asked))
             if pictures or step + 1 < length:
-                shown = self._paint(seen[:, -1].expand(n, -1, -1), painted)
+                shown = self._paint(seen[:, -1].expand(n, -1, -1), painted.painted[:, 0], painted.actions[:, 0])
                 images.append(mae.unpatchify(shown).clamp(0, 1))
             if step + 1 < length:
                 newest = mae.patchify(images[-1])[:, None]
@@ -137,36 +137,36 @@ class CanvasWorldModel(WorldModel):
 
     # Parts
 
-    def _contexts(self, patches: Tensor, actions: Tensor, keep: Tensor | None = None) -> list[Context]:
-        """What is known after each of the frames: patches (B, T, N, P), actions (B, T - 1, C), keep (B, T, n)."""
-        colors, found = self._colors(actions), []
-        for i in range(patches.shape[1]):
-            led = (actions[:, i - 1], colors[:, i - 1]) if i else (None, None)
-            found.append(self.autoencoder.look(found[-1] if i else None, patches[:, i], *led, None if keep is None else keep[:, i]))
-        return found
+    def _frames(self, patches: Tensor, actions: Tensor, keep: Tensor | None = None) -> list[Frame]:
+        """From the first slot on: patches (B, T, N, P), actions (B, T - 1, C) and more, which are left out, keep (B, T, n)."""
+        led = [(None, None), *zip(actions.unbind(1), self._colors(actions).unbind(1), strict=True)]
+        kept = [None] * len(led) if keep is None else keep.unbind(1)
+        given = enumerate(zip(led, patches.unbind(1), kept, strict=False))
+        return [Frame(i, action, color, image, some) for i, ((action, color), image, some) in given]
 
     def _slots(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
         """Every frame but the first is painted into its slot behind those before it; of some a little is given (`part`)."""
         mae, before, real = self.autoencoder, patches[:, :-1], patches[:, 1:]
-        contexts, colors, keep = self._contexts(before, batch.actions[:, :-1]), self._colors(batch.actions), None
-        hidden = torch.ones_like(real[..., 0])
+        hidden, keep = torch.ones_like(real[..., 0]), None
         if part:
             keep = mae.random_keep(batch.chance("mask", mae.tokens), 0.5 + 0.5 * batch.chance_of_all("mask ratio"))
             hidden = hidden.scatter(2, keep[:, None].expand(-1, real.shape[1], -1), 0.0)
-        painted = [mae.paint(context, batch.actions[:, i], colors[:, i], real[:, i] if part else None, keep) for i, context in enumerate(contexts)]
-        shown = torch.stack([self._paint(before[:, i], one) for i, one in enumerate(painted)], 1)
+        following = self._frames(patches, batch.actions)[1:]
+        slots = [replace(frame, patches=frame.patches if part else None, keep=keep, hidden=True) for frame in following]
+        read = mae.read([*self._frames(before, batch.actions), *slots])
+        shown = self._paint(*(x.flatten(0, 1) for x in (before, read.painted, read.actions))).unflatten(0, real.shape[:2])
         informative = self._differs(real, before) | holds[:, 1:]
         copy = over_processes(balanced(before - real, informative, hidden))
         losses = {
             "patch": balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
             **self._against(background, shown, real, informative, hidden),
         }
-        looked = mae.show(torch.stack([context.features for context in contexts], 1))
+        looked = mae.show(read.looked)
         losses["visible"] = self._against(background, looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
         losses["mask_ratio"] = hidden.mean()
         total = losses["patch"] + self.config.visible_w * losses["visible"]
         if not part:
-            states = torch.stack([torch.cat((one.slot, one.action), 1) for one in painted], 1)
+            states = torch.cat((read.painted, read.actions), 2)
             losses["ensemble"] = ensemble_loss(batch, states, batch.actions, real - shown, self.ensemble)
             total = total + WEIGHT * losses["ensemble"]
             with torch.no_grad():
@@ -182,7 +182,7 @@ class CanvasWorldModel(WorldModel):
         ratio = config.mask_ratio_min + (config.mask_ratio_max - config.mask_ratio_min) * batch.chance_of_all("mask ratio")
         chance = batch.chance("mask", t * mae.tokens).unflatten(1, (t, -1))
         keep = mae.random_keep(chance.flatten(0, 1), ratio).unflatten(0, (b, t))
-        shown = mae.show(torch.stack([context.features for context in self._contexts(patches, batch.actions, keep)], 1))
+        shown = mae.show(mae.read(self._frames(patches, batch.actions, keep)).looked)
         hidden = torch.ones_like(patches[..., 0]).scatter(2, keep, 0.0)
         losses = self._against(background, shown, patches, holds, hidden)
         losses["visible"] = self._against(background, shown, patches, holds, 1 - hidden)["reconstruction"]
@@ -198,17 +198,17 @@ class CanvasWorldModel(WorldModel):
             "reconstruction_skill": 1 - wrong / worst.clamp(min=1e-6),
         }
 
-    def _paint(self, last: Tensor, painted: Painted) -> Tensor:
-        """Patches (B, N, P) of the newest slot, from those of the frame before it."""
+    def _paint(self, last: Tensor, slots: Tensor, actions: Tensor) -> Tensor:
+        """Patches (B, N, P) of slots, from those of the frames before them, the slots' features (B, N, Dd) and the actions' (B, 1, Dd)."""
         mae = self.autoencoder
         if not mae.residual:
-            return mae.show(painted.slot)
-        change = mae.change_head(painted.slot).float()
+            return mae.show(slots)
+        change = mae.change_head(slots).float()
         if self.mover is None:
             return last + change
-        fill = mae.unpatchify(mae.show(painted.slot))
-        masks = mae.unpatchify(self.mover.masks(painted.slot))
-        return mae.patchify(self.mover(mae.unpatchify(last), masks, painted.action, mae.unpatchify(change), fill))
+        fill = mae.unpatchify(mae.show(slots))
+        masks = mae.unpatchify(self.mover.masks(slots))
+        return mae.patchify(self.mover(mae.unpatchify(last), masks, actions, mae.unpatchify(change), fill))
 
     def _colors(self, actions: Tensor) -> Tensor:
         """Of encoded actions (..., C), on 0..1: (..., 3)."""

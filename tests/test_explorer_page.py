@@ -273,6 +273,7 @@ def walk_lessons(seat: Seat) -> None:
     seat.until("known", "Episode")
     seat.open("Teach it these moments")
     for group in ("lesson_subject", "lesson_moments", "lesson_until"):
+        seat.page.locator(f"#{group} label span").first.wait_for()  # what was folded away takes a moment to be there
         options = seat.page.locator(f"#{group} label span").all_inner_texts()
         for option in [*options[1:], options[0]]:
             seat.pick(group, option)

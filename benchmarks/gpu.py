@@ -7,7 +7,8 @@ takes, answering doubt alone or pictures too (in between, a model always looks a
 
 `--parity`: the same seed and life on the CPU in float32 and on the device in its own precision; how far the two curves of the loss, each a
 running mean of 20 updates, are apart, at most, as a share of the CPU's, and how far the means over all updates. Exit status 1 where
-the former is over 2 %. `--device cpu --precision bfloat16 --side 32` imitates a GPU's rounding, slowly.
+the former is over 2 %. Beside it stands how far the CPU's own curve gets from itself when its weights begin a ten-thousandth apart: learning
+spreads any difference. `--device cpu --precision bfloat16 --side 32` imitates a GPU's rounding, slowly.
 `--device cpu --quick` runs all of it tiny, to see that it works; its numbers say nothing.
 """
 
@@ -29,6 +30,7 @@ from motorbabble.models.precision import Precision
 
 COUNTED = 4  # windows of an update whose operations are counted
 ALLOWED, RUNNING = 0.02, 20
+DISTURBED = 1e-4  # of each weight, times a normal number
 
 
 @dataclass(frozen=True)
@@ -147,22 +149,35 @@ def speed(device: str, extent: Extent) -> dict[str, Any]:
 
 def parity(device: str, extent: Extent, side: int, precision: Precision = "auto") -> dict[str, Any]:
     found: dict[str, Any] = {}
+    window = np.ones(min(RUNNING, extent.parity)) / min(RUNNING, extent.parity)
     for kind in KINDS:
-        curves = []
-        for place, rounded in (("cpu", "float32"), (device, precision)):
+
+        def curve(place: str, rounded: Precision, disturbed: float = 0.0, kind: str = kind) -> np.ndarray:
             run = alive(kind, "tiny", 4, place, extent, side, rounded)
-            curves.append(np.array([update(run)["total"] for _ in range(extent.parity)]))
-        window = np.ones(min(RUNNING, extent.parity)) / min(RUNNING, extent.parity)
-        here, there = (np.convolve(curve, window, "valid") for curve in curves)
-        apart = float(np.abs(there / here - 1).max())
+            if disturbed:
+                disturb(run.learner.trained, disturbed)
+            return np.array([update(run)["total"] for _ in range(extent.parity)])
+
+        curves = curve("cpu", "float32"), curve(device, precision), curve("cpu", "float32", DISTURBED)
+        here, there, disturbed = (np.convolve(losses, window, "valid") for losses in curves)
+        apart, by_chance = (float(np.abs(other / here - 1).max()) for other in (there, disturbed))
         found[kind] = {
             "updates": extent.parity,
-            "first_and_last_loss": [round(float(curve[i]), 4) for curve in curves for i in (0, -1)],
+            "first_and_last_loss": [round(float(losses[i]), 4) for losses in curves[:2] for i in (0, -1)],
             "most_apart": round(apart, 5),
             "means_apart": round(abs(float(curves[1].mean() / curves[0].mean()) - 1), 5),
+            "disturbed_apart": round(by_chance, 7),
             "within_2_percent": bool(apart <= ALLOWED),
         }
     return found
+
+
+@torch.no_grad()
+def disturb(model: torch.nn.Module, share: float) -> None:
+    """Each weight becomes another by this share of itself, up or down by chance, the same chance each time."""
+    chance = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.mul_(1 + share * torch.randn(weight.shape, generator=chance).to(weight.device))
 
 
 def table(rows: dict[str, Any]) -> str:

@@ -167,7 +167,7 @@ def tables(told: Facts) -> str:
 
 
 def main() -> None:
-    chosen = flags(__doc__, "one round, few steps, the tiny models at 64 px", "the tables", rounds=6)
+    chosen = flags(__doc__, "one round, few steps, the tiny models at 64 px", "the tables", rounds=12)
     if chosen.show:
         return print(tables(kept("speed")))
     told: Facts = {"machine": machine(chosen.threads), **control(12 if chosen.quick else CONTROL_STEPS)}

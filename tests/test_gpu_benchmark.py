@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -53,6 +54,7 @@ def test_the_same_device_is_on_a_par_with_itself(run):
     assert done.code == 0, done.err
     for found in json.loads(done.out)["parity"].values():
         assert found["most_apart"] == found["means_apart"] == 0 and found["within_2_percent"]
+        assert 0 < found["disturbed_apart"] < 0.1, "what begins a little apart is a little apart after a few updates"
         first, last, *others = found["first_and_last_loss"]
         assert last < first and others == [first, last]
 
@@ -60,11 +62,12 @@ def test_the_same_device_is_on_a_par_with_itself(run):
 def test_a_curve_that_goes_astray_is_noticed(run, monkeypatch):
     import gpu
 
-    totals = iter([1.0] * gpu.QUICK.parity + [1.03] * gpu.QUICK.parity)
+    totals = iter([1.0] * gpu.QUICK.parity + [1.03] * gpu.QUICK.parity + [0.99] * gpu.QUICK.parity)
     monkeypatch.setattr(gpu, "KINDS", ("latent",))
-    monkeypatch.setattr(gpu, "alive", lambda *how: None)
+    monkeypatch.setattr(gpu, "alive", lambda *how: Mock())
+    monkeypatch.setattr(gpu, "disturb", lambda *how: None)
     monkeypatch.setattr(gpu, "update", lambda run: {"total": next(totals)})
     found = gpu.parity("cpu", gpu.QUICK, 32)["latent"]
-    assert found["most_apart"] == pytest.approx(0.03) and not found["within_2_percent"]
+    assert found["most_apart"] == pytest.approx(0.03) and found["disturbed_apart"] == pytest.approx(0.01) and not found["within_2_percent"]
     monkeypatch.setattr(gpu, "parity", lambda *asked: {"latent": found})
     assert run("--device", "cpu", "--quick", "--parity").code == 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from threading import Condition, Event, Lock, Thread
 
 from motorbabble.errors import ConfigurationError, MotorbabbleError
+from motorbabble.learning.heap import give_back
 
 PATIENCE = 10.0  # seconds that a closing application waits for its work to end
 
@@ -164,5 +165,6 @@ class Workshop:
         finally:
             with suppress(Exception):
                 job.halt()
+            give_back()
             with self._lock:
                 self._said, self._failed, self._ended = said, failed, time.time()

@@ -29,7 +29,7 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation, Study, Window
 from motorbabble.learning.gate import GateConfig, QualityGate
 from motorbabble.learning.gauges import Gauge
-from motorbabble.learning.heap import keep_memory
+from motorbabble.learning.heap import give_back, keep_memory
 from motorbabble.learning.levels import Levels, LevelsConfig
 from motorbabble.learning.nearby import NearbyFrames, shifted_means
 from motorbabble.learning.replay import Replay, ReplayConfig
@@ -148,7 +148,8 @@ class Learner:
         """Before it is saved: let all that it is lie here. Of one that learns beside the robot, some lies in another process."""
 
     def close(self) -> None:
-        """It will not study any more."""
+        """It will not study any more, so memory that was kept for the next update is not needed."""
+        give_back()
 
     def choose(self) -> tuple[list[Window], bool]:
         """Windows for one update, and whether the first of them was never learned from before."""

@@ -13,7 +13,7 @@ from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.predictor import PredictorConfig
 from motorbabble.world_models.base import Batch
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
-from motorbabble.world_models.losses import balanced
+from motorbabble.world_models.losses import balanced, squared
 
 SMALL = (AutoencoderConfig(patch_size=8, width=32, depth=2, heads=2, decoder_width=32), PredictorConfig(depth=2, heads=2))
 OTHERS = AutoencoderLatentPredictorWorldModelConfig(replace(SMALL[0], autoencoder_type="cnn"), replace(SMALL[1], predictor_type="lstm"))
@@ -50,10 +50,11 @@ def test_frames_of_any_shape_the_patch_divides():
 
 
 def test_half_the_weight_lies_on_informative_patches():
-    error = torch.zeros(1, 100, 4)
-    error[0, 0] = 1.0  # one informative patch of a hundred, wrong by one
+    shown = torch.zeros(1, 100, 4)
+    shown[0, 0] = 1.0  # one informative patch of a hundred, wrong by one
     informative = torch.zeros(1, 100, dtype=torch.bool)
     informative[0, 0] = True
+    error = squared(shown, torch.zeros_like(shown))
     assert float(balanced(error, informative)) == pytest.approx(0.5)
     assert float(balanced(error, torch.zeros_like(informative))) == pytest.approx(0.005, rel=0.01)  # nothing informative: half the plain mean
 

@@ -20,7 +20,7 @@ from motorbabble.models.canvas import Frame, TargetedMAE, separator_color
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
-from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, squared
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ class CanvasWorldModel(WorldModel):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         patches = self.autoencoder.patchify(batch.images)  # (B, T, N, P)
         background = self.autoencoder.patchify(batch.background)[:, None]
-        holds = self._differs(patches, background)
+        holds, empty = self._differs(patches, background), squared(background, patches)  # (B, T, N)
         draw = batch.chance_of_all("what is hidden")
         if patches.shape[1] == 1 or draw >= self.config.slot_share + self.config.part_share:
-            return self._anywhere(batch, patches, background, holds)
-        return self._slots(batch, patches, background, holds, part=draw >= self.config.slot_share)
+            return self._anywhere(batch, patches, empty, holds)
+        return self._slots(batch, patches, empty, holds, part=draw >= self.config.slot_share)
 
     # Parts
 
@@ -144,7 +144,7 @@ class CanvasWorldModel(WorldModel):
         given = enumerate(zip(led, patches.unbind(1), kept, strict=False))
         return [Frame(i, action, color, image, some) for i, ((action, color), image, some) in given]
 
-    def _slots(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
+    def _slots(self, batch: Batch, patches: Tensor, empty: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
         """Every frame but the first is painted into its slot behind those before it; of some a little is given (`part`)."""
         mae, before, real = self.autoencoder, patches[:, :-1], patches[:, 1:]
         hidden, keep = torch.ones_like(real[..., 0]), None
@@ -156,26 +156,25 @@ class CanvasWorldModel(WorldModel):
         read = mae.read([*self._frames(before, batch.actions), *slots])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, read.painted, read.actions))).unflatten(0, real.shape[:2])
         informative = self._differs(real, before) | holds[:, 1:]
-        copy = over_processes(balanced(before - real, informative, hidden))
+        wrong, copied = squared(shown, real), squared(before, real)
+        copy = over_processes(balanced(copied, informative, hidden))
         losses = {
-            "patch": balanced(shown - real, informative, hidden) / copy.clamp(min=1e-4),
-            **self._against(background, shown, real, informative, hidden),
+            "patch": balanced(wrong, informative, hidden) / copy.clamp(min=1e-4),
+            **self._against(empty[:, 1:], wrong, real, informative, hidden),
         }
-        looked = mae.show(read.looked)
-        losses["visible"] = self._against(background, looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
+        looked = squared(mae.show(read.looked), before)
+        losses["visible"] = self._against(empty[:, :-1], looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
         losses["mask_ratio"] = hidden.mean()
         total = losses["patch"] + self.config.visible_w * losses["visible"]
         if not part:
             states = torch.cat((read.painted, read.actions), 2)
             losses["ensemble"] = ensemble_loss(batch, states, batch.actions, real - shown, self.ensemble)
             total = total + WEIGHT * losses["ensemble"]
-            with torch.no_grad():
-                losses |= newest_errors(shown, before, real)
-                wrong, copied = (over_processes(x.square().mean()) for x in (shown - real, before - real))
-                losses["skill"] = 1 - wrong / copied.clamp(min=1e-5)
+            losses |= newest_errors(wrong.detach(), copied)
+            losses["skill"] = 1 - over_processes(wrong.mean()) / over_processes(copied.mean()).clamp(min=1e-5)
         return {"total": total, **losses}
 
-    def _anywhere(self, batch: Batch, patches: Tensor, background: Tensor, holds: Tensor) -> dict[str, Tensor]:
+    def _anywhere(self, batch: Batch, patches: Tensor, empty: Tensor, holds: Tensor) -> dict[str, Tensor]:
         """Patches are hidden in every frame, equally many."""
         mae, config = self.autoencoder, self.config
         b, t = patches.shape[:2]
@@ -184,18 +183,17 @@ class CanvasWorldModel(WorldModel):
         keep = mae.random_keep(chance.flatten(0, 1), ratio).unflatten(0, (b, t))
         shown = mae.show(mae.read(self._frames(patches, batch.actions, keep)).looked)
         hidden = torch.ones_like(patches[..., 0]).scatter(2, keep, 0.0)
-        losses = self._against(background, shown, patches, holds, hidden)
-        losses["visible"] = self._against(background, shown, patches, holds, 1 - hidden)["reconstruction"]
+        wrong = squared(shown, patches)
+        losses = self._against(empty, wrong, patches, holds, hidden)
+        losses["visible"] = self._against(empty, wrong, patches, holds, 1 - hidden)["reconstruction"]
         return {"total": losses["reconstruction"] + config.visible_w * losses["visible"], **losses, "mask_ratio": hidden.mean()}
 
-    def _against(self, background: Tensor, shown: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
-        """How well patches are shown `where` it is 1, against the mean frame: a loss, and an unweighted skill."""
-        floor = mean_frame_error(background, real, informative, where)
-        with torch.no_grad():
-            wrong, worst = (over_processes(((x - real).square().mean(-1) * where).mean()) for x in (shown, background))
+    def _against(self, empty: Tensor, wrong: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
+        """How wrong patches are, (B, T, N), `where` it is 1, against the mean frame's errors `empty`: a loss, and an unweighted skill."""
+        error, worst = (over_processes((of * where).mean()) for of in (wrong, empty))
         return {
-            "reconstruction": balanced(shown - real, informative, where) / floor,
-            "reconstruction_skill": 1 - wrong / worst.clamp(min=1e-6),
+            "reconstruction": balanced(wrong, informative, where) / mean_frame_error(empty, real, informative, where),
+            "reconstruction_skill": 1 - error / worst.clamp(min=1e-6),
         }
 
     def _paint(self, last: Tensor, slots: Tensor, actions: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
 from motorbabble.models.predictor import PredictorConfig
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
-from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, squared
 
 
 @dataclass(frozen=True)
@@ -180,17 +180,17 @@ class LatentWorldModel(WorldModel):
         b, t = batch.images.shape[:2]
         patches = vit.patchify(batch.images)  # (B, T, N, P)
         background = vit.patchify(batch.background)[:, None]  # (B, 1, N, P)
-        holds = self._differs(patches, background)  # (B, T, N)
+        holds, empty = self._differs(patches, background), squared(background, patches)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
-        floor = mean_frame_error(background, patches, holds)
+        floor = mean_frame_error(empty, patches, holds)
 
         losses: dict[str, Tensor] = {}
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
-        losses["reconstruction"] = balanced(seen - patches, holds) / floor
+        wrong = squared(seen, patches)
+        losses["reconstruction"] = balanced(wrong, holds) / floor
         masked, losses["mask_ratio"] = self._masked_loss(batch, patches[:, -1], holds[:, -1])
         losses["masked"] = masked / floor
-        error, worst = (over_processes((guess.detach() - patches).square().mean()) for guess in (seen, background))
-        losses["reconstruction_skill"] = 1 - error / worst.clamp(min=1e-6)
+        losses["reconstruction_skill"] = 1 - over_processes(wrong.mean()) / over_processes(empty.mean()).clamp(min=1e-6)
         total = config.reconstruction_w * (losses["reconstruction"] + config.masked_w * losses["masked"])
         if t > 1:
             total = total + self._prediction_losses(batch, patches, latents, seen, holds, losses)
@@ -211,7 +211,7 @@ class LatentWorldModel(WorldModel):
             latents = vit.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
             decoded = vit.decode(latents[:, -2])[:, None]
         holds = self._differs(patches[:, -1:], vit.patchify(batch.background)[:, None])
-        losses, _ = self._transition_losses(rung, replace(batch, actions=actions), patches, latents, decoded, holds, 1)
+        losses, *_ = self._transition_losses(rung, replace(batch, actions=actions), patches, latents, decoded, holds, 1)
         total = self.config.pred_patch_w * losses["patch"] + self.config.pred_latent_w * losses["latent"] + WEIGHT * losses["ensemble"]
         return {"total": total, **losses}
 
@@ -227,11 +227,10 @@ class LatentWorldModel(WorldModel):
     def _prediction_losses(self, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, losses: dict[str, Tensor]) -> Tensor:
         config = self.config
         count = patches.shape[1] - 1
-        found, shown = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
+        found, shown, wrong, copied = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
         losses |= found
-        with torch.no_grad():
-            losses |= newest_errors(shown, patches[:, :-1], patches[:, 1:])
-            losses |= _quality(shown, patches[:, :-1], patches[:, 1:])
+        losses |= newest_errors(wrong, copied)
+        losses |= _quality(shown, wrong, copied, patches[:, 1:])
         losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), batch.actions.flatten(0, 1))
         capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
         weighted = config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"]
@@ -239,8 +238,9 @@ class LatentWorldModel(WorldModel):
 
     def _transition_losses(
         self, rung: Rung, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, count: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """How well the `count` newest transitions between frames are predicted, and what is shown for them, (B, count, N, P).
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+        """How well the `count` newest transitions between frames are predicted; without gradient what is shown for them, (B, count, N, P), and
+        the errors (B, count, N) of that and of copy-last.
 
         patches (B, T, N, P) and latents (B, T, N, D) are all frames'; `seen` the decoded latents before those transitions,
         `holds` what the frames behind them hold.
@@ -250,16 +250,17 @@ class LatentWorldModel(WorldModel):
         after, states, _ = rung.predictor(latents[:, :-1], told)
         after, states, asked = after[:, -count:], states[:, -count:], rung.asked(told)[:, -count:].detach()
         informative = self._differs(real, before) | holds
-        error = F.layer_norm(after, after.shape[-1:]) - F.layer_norm(latents[:, -count:].detach(), after.shape[-1:])
+        guessed, found = (F.layer_norm(of, of.shape[-1:]) for of in (after, latents[:, -count:].detach()))
         painted = self.autoencoder.decode(after.flatten(0, 1)).unflatten(0, after.shape[:2])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, seen, painted, states)), mover=rung.mover).unflatten(0, after.shape[:2])
-        copy = over_processes(balanced(real - before, informative))
+        wrong, copied = squared(shown, real), squared(before, real)
+        copy = over_processes(balanced(copied, informative))
         losses = {
-            "latent": balanced(error, informative),
-            "patch": balanced(shown - real, informative) / copy.clamp(min=1e-4),
+            "latent": balanced(squared(guessed, found), informative),
+            "patch": balanced(wrong, informative) / copy.clamp(min=1e-4),
             "ensemble": ensemble_loss(batch, rung.summed(states), asked, real - shown, rung.ensemble),
         }
-        return losses, shown
+        return losses, shown.detach(), wrong.detach(), copied
 
     def _paint(self, last: Tensor, seen: Tensor, after: Tensor, states: Tensor, mover: Mover | None) -> Tensor:
         """Patches of the next frame, (M, N, P), from the last frame's, the decoded latents' before and after, and the states (M, N + s, D)."""
@@ -276,7 +277,7 @@ class LatentWorldModel(WorldModel):
         ratio = low + (high - low) * batch.chance_of_all("mask ratio")
         keep = self.autoencoder.random_keep(batch.chance("mask", patches.shape[1]), ratio)
         hidden = patches.new_tensor(1 - keep.shape[1] / patches.shape[1])
-        return balanced(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep) - patches, holds), hidden
+        return balanced(squared(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep), patches), holds), hidden
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
         decoded = self.action_decoder(change).float().amax(1)
@@ -289,10 +290,9 @@ class LatentWorldModel(WorldModel):
         return torch.from_numpy(images).to(self.device).movedim(-1, 1).float() / 255
 
 
-def _quality(shown: Tensor, before: Tensor, real: Tensor) -> dict[str, Tensor]:
+def _quality(shown: Tensor, wrong: Tensor, copied: Tensor, real: Tensor) -> dict[str, Tensor]:
     """Unweighted, over every pixel of every transition in the batch: explained variance (0: one even grey) and skill over copy-last."""
-    wrong = shown - real
-    means = (wrong.mean(), wrong.square().mean(), real.mean(), real.square().mean(), (before - real).square().mean())
-    bias, error, grey, power, copy = over_processes(torch.stack(means))
-    variance = 1 - (error - bias.square()) / (power - grey.square()).clamp(min=1e-6)
+    means = (shown.mean(), wrong.mean(), real.mean(), real.square().mean(), copied.mean())
+    light, error, grey, power, copy = over_processes(torch.stack(means))
+    variance = 1 - (error - (light - grey).square()) / (power - grey.square()).clamp(min=1e-6)
     return {"explained_variance": variance, "skill": 1 - error / copy.clamp(min=1e-5)}

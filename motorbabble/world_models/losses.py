@@ -1,6 +1,7 @@
 """What the losses of all world models share: where an error counts, what it is divided by, who learns from which prediction.
 
-Shapes: B windows, T frames or predictions, N patches of P numbers; `informative` patches change, or differ from the background.
+Shapes: B windows, T frames or predictions, N patches of P numbers; `informative` patches change, or differ from the background; an `error` is
+a patch's, (..., N): numbers of patches are many, so whatever judges them begins with `squared`, once for each pair.
 """
 
 import torch
@@ -15,31 +16,38 @@ def differs(patches: Tensor, other: Tensor, threshold: float) -> Tensor:
     return (patches - other).abs().amax(-1) > threshold
 
 
+def squared(guess: Tensor, real: Tensor) -> Tensor:
+    """(..., N, P) -> (..., N): the mean square of what is wrong with each patch."""
+    return (guess - real).square().mean(-1)
+
+
 def balanced(error: Tensor, informative: Tensor, where: Tensor | None = None) -> Tensor:
-    """Mean square of error (..., N, P) `where` (..., N) is 1, or everywhere: half from the informative patches (..., N), half from the rest."""
-    square = error.square().mean(-1)
+    """Mean of error (..., N) `where` (..., N) is 1, or everywhere: half from the informative patches (..., N), half from the rest."""
     weight = informative.float() if where is None else informative.float() * where
     rest = (1 if where is None else where) - weight
-    some, others = ((square * x).mean() / over_processes(x.mean()).clamp(min=1e-6) for x in (weight, rest))
+    some, others = ((error * x).mean() / over_processes(x.mean()).clamp(min=1e-6) for x in (weight, rest))
     return 0.5 * (some + others)
 
 
-def mean_frame_error(background: Tensor, patches: Tensor, informative: Tensor, where: Tensor | None = None) -> Tensor:
-    """What showing the mean frame scores by `balanced`, to divide by; or a tenth of what one even patch scores.
+def mean_frame_error(error: Tensor, patches: Tensor, informative: Tensor, where: Tensor | None = None) -> Tensor:
+    """What showing the mean frame scores by `balanced`, to divide by, from its error; or a tenth of what one even patch scores.
 
     Early on the mean frame is nearly the frame itself, and no scale.
     """
     even = over_processes(patches.mean(tuple(range(patches.dim() - 1))))
-    empty, flat = (over_processes(balanced(guess - patches, informative, where)) for guess in (background, even))
+    empty, flat = (over_processes(balanced(of, informative, where)) for of in (error, squared(even, patches)))
     return torch.maximum(empty, 0.1 * flat).clamp(min=1e-5)
 
 
-def newest_errors(shown: Tensor, before: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Unweighted, of the newest prediction (B, T, N, P) of the first window, which the learner makes the newest of all, and of the last one."""
+def newest_errors(wrong: Tensor, copied: Tensor) -> dict[str, Tensor]:
+    """Unweighted, of the newest prediction of the first window, which the learner makes the newest of all, and of the last one.
+
+    Errors (B, T, N) of what is predicted, and of the frame before shown again.
+    """
     found = {}
     for name, window in ("fresh", 0), ("remembered", -1):
-        found[f"{name}_error"] = (shown[window, -1] - real[window, -1]).square().mean()
-        found[f"{name}_copy_error"] = (before[window, -1] - real[window, -1]).square().mean()
+        found[f"{name}_error"] = wrong[window, -1].mean()
+        found[f"{name}_copy_error"] = copied[window, -1].mean()
     return found
 
 

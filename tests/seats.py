@@ -105,6 +105,10 @@ class Seat:
         """Wait until the part of that id says so."""
         self.page.wait_for_function("([id, words]) => document.getElementById(id)?.innerText.includes(words)", arg=[name, words])
 
+    def until_value(self, name: str, words: str) -> None:
+        """Wait until the list or box of that id holds them."""
+        self.page.wait_for_function("([id, words]) => document.querySelector(`#${id} input`)?.value.includes(words)", arg=[name, words])
+
     def until_pictures(self, name: str, other_than: list[str] | None = None) -> list[str]:
         """Wait until there are some, others than those if told."""
         told = [name, other_than or []]

@@ -161,7 +161,6 @@ def test_who_drags_the_slider_fast_sees_where_it_ends(place):
 
 def test_who_goes_through_a_life_meets_the_mind_that_lived_it(place):
     """And not the one that comes with the program, which was chosen before in a tab that nobody had looked at."""
-    chosen = "document.querySelector('#checkpoint input')?.value"
     with place.seat() as seat:
         seat.page.wait_for_timeout(1500)  # the tab that was never looked at has chosen what comes with the program by now
         seat.press("start")
@@ -169,10 +168,10 @@ def test_who_goes_through_a_life_meets_the_mind_that_lived_it(place):
         seat.press("stop")
         seat.until("status", "stopped after")
         seat.press("go_through")
-        seat.page.wait_for_function(f"{chosen}")
+        seat.until_value("session", "toroidal_dot/session_")
         seat.until_pictures("answer")
         seat.page.wait_for_timeout(1500)  # nothing that was asked before turns it back
-        assert seat.page.evaluate(chosen) == "toroidal_dot/toroidal_dot_latent"
+        assert seat.page.locator("#checkpoint input").input_value() == "toroidal_dot/toroidal_dot_latent"
         assert "toroidal_dot/session_" in seat.page.locator("#session input").input_value()
         seat.clean()
 
@@ -213,9 +212,9 @@ def walk_live(seat: Seat) -> None:
     seat.page.keyboard.press("Escape")  # STOP, by a key
     seat.until("status", "stopped after")
     seat.press("go_through")
+    seat.until_value("session", "dot_2d/session_")
     seat.until_pictures("frame")
     seat.until_pictures("answer")
-    assert "dot_2d/session_" in seat.page.locator("#session input").input_value()
     assert seat.page.locator("#checkpoint input").input_value() == "dot_2d/dot_2d_latent"
 
 
@@ -232,7 +231,7 @@ def turn(seat: Seat, moment: int) -> None:
 def walk_sessions(seat: Seat) -> None:
     seat.press("refresh")
     rows = seat.page.locator("#sessions tr[data-session]")
-    assert rows.count() >= 2
+    rows.nth(1).wait_for()  # what comes with the program, and what was lived
     rows.filter(has_text="dot-on-a-ring").click()
     seat.until("frame", "Moment 75 of 151")
     rows.filter(has_text="dot_2d").first.click()

@@ -25,6 +25,8 @@ from motorbabble.tracking import JsonlTracker, Terminal, Tracking, TrackingConfi
 from motorbabble.tracking.metrics import NAMES, Meter
 from motorbabble.tracking.trackers import QUEUE
 from motorbabble.watching import tracked
+from motorbabble.world_models.latent import _quality
+from motorbabble.world_models.losses import squared
 
 
 def lines(path: Path) -> list[dict]:
@@ -119,17 +121,19 @@ def test_pictures_come_every_so_many_actions(a_life):
 
 
 def test_explained_variance_and_skill_have_the_floors_they_claim():
-    from motorbabble.world_models.latent import _quality
-
     rng = torch.Generator().manual_seed(0)
     before, real = torch.rand(2, 3, 16, 12, generator=rng), torch.rand(2, 3, 16, 12, generator=rng)
     grey = torch.full_like(real, 0.3)
-    of = {name: _quality(shown, before, real) for name, shown in {"perfect": real, "copy": before, "grey": grey}.items()}
+
+    def quality(shown: torch.Tensor) -> dict[str, torch.Tensor]:
+        return _quality(shown, squared(shown, real), squared(before, real), real)
+
+    of = {name: quality(shown) for name, shown in {"perfect": real, "copy": before, "grey": grey}.items()}
     assert of["perfect"]["explained_variance"] == of["perfect"]["skill"] == 1
     assert float(of["copy"]["skill"]) == pytest.approx(0, abs=1e-6) and float(of["grey"]["explained_variance"]) == pytest.approx(0, abs=1e-5)
     half = real + 0.5 * (before - real)
     wrong = (half - real).numpy()
-    assert float(_quality(half, before, real)["explained_variance"]) == pytest.approx(1 - wrong.var() / real.numpy().var(), abs=1e-5)
+    assert float(quality(half)["explained_variance"]) == pytest.approx(1 - wrong.var() / real.numpy().var(), abs=1e-5)
 
 
 def test_being_tracked_changes_nothing(tmp_path):

@@ -11,7 +11,7 @@ from motorbabble.errors import ActionError, ConfigurationError, FrameError
 from motorbabble.experience import ActionSpace, Window
 from motorbabble.models.attention import record_attention
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.canvas import Frame, TargetedMAE, build_canvas, canvas_slot, separator_color
+from motorbabble.models.canvas import Frame, TargetedMAE, build_canvas, canvas_slot, separator_color, separator_colors
 from motorbabble.world_models.base import Batch
 from motorbabble.world_models.canvas import AutoencoderConcatPredictorWorldModelConfig, CanvasWorldModel
 
@@ -97,6 +97,19 @@ def test_colors_say_what_was_done():
         assert len(colors) == len(space.candidates()), "every action has a colour of its own"
     with pytest.raises(ActionError, match="finite"):
         separator_color(np.array([np.nan]))
+
+
+def test_colors_of_many_are_those_of_each():
+    """Whatever shape they come in; of names in a list the first three are directions like any others."""
+    names = torch.eye(6)
+    told = [[90, 74, 216], [46, 160, 67], [200, 184, 136], [153, 0, 134], [61, 153, 138], [153, 97, 31]]
+    assert separator_colors(names).tolist() == told
+    assert separator_colors(torch.tensor([0.25, -0.5, 0.75, 0.1])).tolist() == [212, 132, 163]
+    drawn = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
+    many = separator_colors(drawn)
+    assert many.shape == (2, 5, 3) and not (many - many.round()).any()
+    for action, color in zip(drawn.flatten(0, 1), many.flatten(0, 1), strict=True):
+        assert np.array_equal(separator_color(action.numpy()), color.numpy())
 
 
 # What it looks at

@@ -18,6 +18,7 @@ Dd the decoder's.
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -32,24 +33,39 @@ _MOTOR, _BLUE, _LIGHT = (GREEN - RED) / 2, np.array([-40, -40, 150]), np.array([
 
 
 def separator_color(action: np.ndarray | None) -> np.ndarray:
-    """The bar's colour (3,) uint8 for an encoded action (C,).
-
-    A single number goes from red (-1: stay, motor at rest) to green (1: move, full speed). Of several the second does, as the JetBot's
-    right motor; the first goes from yellow to blue, the third from dark to light, further ones the same ways by half as much. One of a long
-    list of mere names (one-hot) has a hue of its own. None: grey, for an action nobody has chosen yet.
-    """
+    """The bar's colour (3,) uint8 for an encoded action (C,), as `separator_colors` gives it. None: grey, for an action nobody has chosen yet."""
     if action is None:
         return UNKNOWN.astype(np.uint8)
     action = np.asarray(action, np.float64)
     if action.ndim != 1 or not action.size or not np.isfinite(action).all():
         raise ActionError(f"an encoded action is some finite numbers in a row, not {action}; make it with action_space.encode")
-    if action[3:].any() and set(action.tolist()) == {0.0, 1.0} and action.sum() == 1:
-        number = int(action.argmax())  # hues a golden section apart, pale and full, lighter and darker in turn
-        color = 255 * np.array(colorsys.hsv_to_rgb(number * 0.618034 % 1, (1.0, 0.6, 0.8)[number % 3], (0.9, 0.6, 0.75)[number // 3 % 3]))
-    else:
-        axes = (_BLUE, _MOTOR, _LIGHT) if action.size > 1 else (_MOTOR,)
-        color = (RED + GREEN) / 2 + sum(value * axes[i % 3] / 2 ** (i // 3) for i, value in enumerate(np.clip(action, -1, 1)))
-    return np.rint(np.clip(color, 0, 255)).astype(np.uint8)
+    return separator_colors(torch.from_numpy(action)).numpy().astype(np.uint8)
+
+
+@torch.no_grad()
+def separator_colors(actions: Tensor) -> Tensor:
+    """Bars' colours (..., 3), whole numbers from 0 to 255, for encoded actions (..., C), on their device.
+
+    A single number goes from red (-1: stay, motor at rest) to green (1: move, full speed). Of several the second does, as the JetBot's
+    right motor; the first goes from yellow to blue, the third from dark to light, further ones the same ways by half as much. One of a long
+    list of mere names (one-hot) has a hue of its own.
+    """
+    actions, count = actions.double(), actions.shape[-1]
+    axes = (_BLUE, _MOTOR, _LIGHT) if count > 1 else (_MOTOR,)
+    ways = torch.from_numpy(np.stack([axes[i % 3] / 2 ** (i // 3) for i in range(count)])).to(actions.device)
+    middle = torch.from_numpy((RED + GREEN) / 2).to(actions.device)
+    colors = middle + sum(value[..., None] * way for value, way in zip(actions.clamp(-1, 1).unbind(-1), ways, strict=True))
+    if count > 3:
+        named = ((actions == 0) | (actions == 1)).all(-1) & (actions.sum(-1) == 1) & actions[..., 3:].any(-1)
+        colors = torch.where(named[..., None], torch.from_numpy(_hues(count)).to(actions.device)[actions.argmax(-1)], colors)
+    return colors.clamp(0, 255).round()
+
+
+@cache
+def _hues(count: int) -> np.ndarray:
+    """(count, 3), a golden section apart, pale and full, lighter and darker in turn."""
+    told = [colorsys.hsv_to_rgb(i * 0.618034 % 1, (1.0, 0.6, 0.8)[i % 3], (0.9, 0.6, 0.75)[i // 3 % 3]) for i in range(count)]
+    return 255 * np.array(told)
 
 
 def build_canvas(images: Sequence[np.ndarray], actions: Sequence[np.ndarray | None], frames: int, separator_width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.canvas import Frame, TargetedMAE, separator_color
+from motorbabble.models.canvas import Frame, TargetedMAE, separator_colors
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
@@ -210,9 +210,7 @@ class CanvasWorldModel(WorldModel):
 
     def _colors(self, actions: Tensor) -> Tensor:
         """Of encoded actions (..., C), on 0..1: (..., 3)."""
-        flat = actions.detach().cpu().numpy().reshape(-1, self.action_size)
-        colors = np.array([separator_color(action) for action in flat], np.float32).reshape(*actions.shape[:-1], 3)
-        return torch.from_numpy(colors).to(actions.device) / 255
+        return separator_colors(actions).float() / 255
 
     def _differs(self, patches: Tensor, other: Tensor) -> Tensor:
         return differs(patches, other, self.config.informative_threshold)

@@ -34,7 +34,7 @@ NAMES = {  # by its own name, without aten::, leading and trailing _ and what ma
     "convolutions": "convolution conv2d conv_transpose2d mkldnn_convolution thnn_conv2d slow_conv2d_forward",
     "losses and elementwise": """abs add addcmul amax amin any argsort bitwise_and bitwise_not bitwise_or clamp clamp_min cos cumsum div eq erf exp ge
         gt isfinite le lerp linalg_vector_norm log log_softmax logical_and logical_not logical_or logsumexp lt masked_fill max maximum mean min
-        minimum mse_loss mul ne neg norm pow prod reciprocal relu rsqrt rsub sigmoid sign silu sin softmax sort sqrt square std sub sum tanh
+        minimum mse_loss mul ne neg norm pow prod reciprocal relu round rsqrt rsub sigmoid sign silu sin softmax sort sqrt square std sub sum tanh
         threshold topk var where __or__ __and__""",
     "copies and shapes": """alias arange as_strided broadcast_tensors cat chunk clone conj constant_pad_nd contiguous copy detach empty empty_like
         empty_strided expand expand_as fill flatten flip full gather index index_put index_select item lift_fresh local_scalar_dense mT movedim

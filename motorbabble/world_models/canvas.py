@@ -138,10 +138,10 @@ class CanvasWorldModel(WorldModel):
     # Parts
 
     def _frames(self, patches: Tensor, actions: Tensor, keep: Tensor | None = None) -> list[Frame]:
-        """From the first slot on: patches (B, T, N, P), actions (B, T - 1, C) and more, which are left out, keep (B, T, n)."""
+        """From the first slot on: patches (B, T, N, P), actions (B, T - 1, C), keep (B, T, n)."""
         led = [(None, None), *zip(actions.unbind(1), self._colors(actions).unbind(1), strict=True)]
         kept = [None] * len(led) if keep is None else keep.unbind(1)
-        given = enumerate(zip(led, patches.unbind(1), kept, strict=False))
+        given = enumerate(zip(led, patches.unbind(1), kept, strict=True))
         return [Frame(i, action, color, image, some) for i, ((action, color), image, some) in given]
 
     def _slots(self, batch: Batch, patches: Tensor, empty: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
@@ -151,9 +151,9 @@ class CanvasWorldModel(WorldModel):
         if part:
             keep = mae.random_keep(batch.chance("mask", mae.tokens), 0.5 + 0.5 * batch.chance_of_all("mask ratio"))
             hidden = hidden.scatter(2, keep[:, None].expand(-1, real.shape[1], -1), 0.0)
-        following = self._frames(patches, batch.actions)[1:]
-        slots = [replace(frame, patches=frame.patches if part else None, keep=keep, hidden=True) for frame in following]
-        read = mae.read([*self._frames(before, batch.actions), *slots])
+        frames = self._frames(patches, batch.actions)
+        slots = [replace(frame, patches=frame.patches if part else None, keep=keep, hidden=True) for frame in frames[1:]]
+        read = mae.read([*frames[:-1], *slots])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, read.painted, read.actions))).unflatten(0, real.shape[:2])
         informative = self._differs(real, before) | holds[:, 1:]
         wrong, copied = squared(shown, real), squared(before, real)

@@ -35,6 +35,7 @@ from motorbabble.learning.nearby import NearbyFrames, shifted_means
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
 from motorbabble.learning.surprise import Surprise, SurpriseConfig
+from motorbabble.models.compiling import check_compiler
 from motorbabble.models.precision import Precision, check_precision, precision_for
 from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
 
@@ -49,6 +50,7 @@ class LearnerConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.98  # of the averaged weights that act and are scored; 0: the trained ones do
     precision: Precision = "auto"  # of products of matrices: auto is bfloat16 on CUDA devices that have it, float32 elsewhere
+    compile: bool = False  # losses and imagining, by torch's compiler: the first of each shape take minutes, all later ones less
     gauge_every: int = 100  # updates from one look at gradients and weights, layer by layer, to the next; 0: none
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -92,6 +94,11 @@ class Learner:
         self.config = config
         self.trained = world_model
         world_model.precision = precision_for(config.precision, world_model.device)
+        if config.compile and this_process()[1] > 1:
+            raise ConfigurationError(f"compile is true in one of {this_process()[1]} processes that learn together, which cannot be; leave it false")
+        if config.compile:
+            check_compiler(world_model.device)
+        world_model.compiled = config.compile
         self._losses = _Losses(world_model)
         if this_process()[1] > 1:  # from here on every process has the first one's weights, whatever it was seeded with
             self._losses = DistributedDataParallel(self._losses, find_unused_parameters=not world_model.uses_all_weights)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from motorbabble.models.compiling import uncompiled
 from motorbabble.models.precision import exact
 
 
@@ -116,7 +117,8 @@ def record_attention(model: nn.Module) -> Iterator[Maps]:
 
     hooks = [model.get_submodule(name).register_forward_hook(keeping(maps)) for name, maps in recorded.items()]
     try:
-        yield recorded
+        with uncompiled():
+            yield recorded
     finally:
         for hook in hooks:
             hook.remove()

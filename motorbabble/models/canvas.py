@@ -261,8 +261,8 @@ def _through(blocks: nn.ModuleList, x: Tensor, rotary: Tensor, groups: Groups, l
 
 def _in_a_row(places: Sequence[Tensor]) -> Tensor:
     """Places (n, 3) or (B, n, 3) of several groups -> those of all their tokens, (n, 3) or (B, n, 3)."""
-    batch = max((len(of) for of in places if of.dim() == 3), default=None)
-    return torch.cat([of if batch is None or of.dim() == 3 else of.expand(batch, -1, -1) for of in places], -2)
+    batch = [len(of) for of in places if of.dim() == 3]
+    return torch.cat([of.expand(batch[0], -1, -1) if batch and of.dim() == 2 else of for of in places], -2)
 
 
 def _stacked(parts: list[Tensor], like: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
         self.register_buffer("places", grid_places(rows, columns), persistent=False)
 
     def forward(
-        self, latents: Tensor, actions: Tensor, past: Past | None = None, start: int = 0, return_attn: bool = False
+        self, latents: Tensor, actions: Tensor, past: Past | None = None, start: int | Tensor = 0, return_attn: bool = False
     ) -> tuple[Tensor, Tensor, Past] | tuple[Tensor, Tensor, Past, AttentionInfo]:
         """latents (B, T, N, D) and the action taken at each (B, T, C).
 
@@ -200,8 +200,8 @@ class TransformerActionConditionedPredictor(ActionConditionedPredictor):
         """Which of so many keys is what."""
         return TokenIndex(self.rows, self.columns, keys // self.block_tokens, self.action_tokens)
 
-    def _places(self, start: int, time: int) -> Tensor:
+    def _places(self, start: int | Tensor, time: int) -> Tensor:
         frame = torch.cat((self.places, torch.zeros(self.action_tokens, 3, dtype=self.places.dtype, device=self.places.device)))
         places = frame.repeat(time, 1)
-        places[:, 0] = torch.arange(start, start + time, device=places.device).repeat_interleave(self.block_tokens)
+        places[:, 0] = (torch.arange(time, device=places.device) + start).repeat_interleave(self.block_tokens)
         return places

@@ -32,7 +32,7 @@ class LSTMPredictor(ActionConditionedPredictor):
         nn.init.zeros_(self.head.weight)
 
     def forward(
-        self, latents: Tensor, actions: Tensor, past: Past | None = None, start: int = 0, return_attn: bool = False
+        self, latents: Tensor, actions: Tensor, past: Past | None = None, start: int | Tensor = 0, return_attn: bool = False
     ) -> tuple[Tensor, Tensor, Past] | tuple[Tensor, Tensor, Past, AttentionInfo]:
         """As the transformer's; `past` holds the tokens and the context of earlier moments, batch 1 or B, and there is no attention to return."""
         batch, time = latents.shape[:2]

@@ -125,6 +125,7 @@ class WorldModel(nn.Module, ABC):
     can_grow: bool = False  # whether it can have levels above 0
     uses_all_weights: bool = True  # in every update; several processes that learn together must know, or they wait for gradients that never come
     precision: torch.dtype = torch.float32  # that products of matrices are computed in; whoever trains it says which. Weights are float32 either way
+    compiled: bool = False  # whether its large functions are; whoever trains it says so
     teaching: frozenset[str] = frozenset()  # fields of its `config` that say how it is taught, not what it computes; a checkpoint may change them
 
     @abstractmethod

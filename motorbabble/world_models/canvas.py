@@ -17,10 +17,11 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.canvas import Frame, TargetedMAE, separator_colors
+from motorbabble.models.compiling import begin, compilable
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
-from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, squared
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, shares, squared
 
 
 @dataclass(frozen=True)
@@ -110,32 +111,43 @@ class CanvasWorldModel(WorldModel):
         seen = mae.patchify(self._tensor(window.images))[None]  # (1, T, N, P)
         led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device).reshape(1, len(window) - 1, self.action_size)
         images, uncertainty, expected = [], [], []
+        begin(self)
         for step in range(length):
-            asked, known = actions[:, step], mae.read(self._frames(seen, led))
-            painted = mae.read([Frame(known.slots, asked, self._colors(asked), hidden=True)], known)
-            states = torch.cat((painted.painted[:, 0], painted.actions[:, 0]), 1)
-            uncertainty.append(self.ensemble.entropy(self.ensemble(states, asked)))
-            expected.append(self.ensemble.expected_error(states, asked))
-            if pictures or step + 1 < length:
-                shown = self._paint(seen[:, -1].expand(n, -1, -1), painted.painted[:, 0], painted.actions[:, 0])
-                images.append(mae.unpatchify(shown).clamp(0, 1))
-            if step + 1 < length:
-                newest = mae.patchify(images[-1])[:, None]
-                seen = torch.cat((seen.expand(n, -1, -1, -1), newest), 1)[:, -self.history :]
+            asked, last = actions[:, step], step + 1 == length
+            image, unsure, error = self._step(seen, led, asked, pictures or not last)
+            uncertainty.append(unsure)
+            expected.append(error)
+            if image is not None:
+                images.append(image)
+            if image is not None and not last:
+                seen = torch.cat((seen.expand(n, -1, -1, -1), mae.patchify(image)[:, None]), 1)[:, -self.history :]
                 led = torch.cat((led.expand(n, -1, -1), asked[:, None]), 1)
                 led = led[:, led.shape[1] - seen.shape[1] + 1 :]
         return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1), torch.stack(expected, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        patches = self.autoencoder.patchify(batch.images)  # (B, T, N, P)
-        background = self.autoencoder.patchify(batch.background)[:, None]
-        holds, empty = self._differs(patches, background), squared(background, patches)  # (B, T, N)
-        draw = batch.chance_of_all("what is hidden")
-        if patches.shape[1] == 1 or draw >= self.config.slot_share + self.config.part_share:
-            return self._anywhere(batch, patches, empty, holds)
-        return self._slots(batch, patches, empty, holds, part=draw >= self.config.slot_share)
+        mae, config, t = self.autoencoder, self.config, batch.images.shape[1]
+        given, draw, ratio = (batch.images, batch.actions, batch.background), batch.chance_of_all("what is hidden"), batch.chance_of_all("mask ratio")
+        if t == 1 or draw >= config.slot_share + config.part_share:
+            chance = batch.chance("mask", t * mae.tokens).unflatten(1, (t, -1))
+            keep = mae.random_keep(chance.flatten(0, 1), config.mask_ratio_min + (config.mask_ratio_max - config.mask_ratio_min) * ratio)
+            return self._anywhere(*given, keep=keep.unflatten(0, chance.shape[:2]))
+        if draw >= config.slot_share:
+            return self._slots(*given, None, keep=mae.random_keep(batch.chance("mask", mae.tokens), 0.5 + 0.5 * ratio))
+        return self._slots(*given, shares(batch, t - 1, self.ensemble))
 
     # Parts
+
+    @compilable(replayed=True)
+    def _step(self, seen: Tensor, led: Tensor, asked: Tensor, pictures: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Behind frames that are seen (1 or n, T, N, P) and the actions between them: after actions `asked` (n, C) the next images (n, 3, H, W),
+        or None, uncertainty (n,) and expected error (n,)."""
+        mae, known = self.autoencoder, self.autoencoder.read(self._frames(seen, led))
+        painted = mae.read([Frame(known.slots, asked, self._colors(asked), hidden=True)], known)
+        slot, action = painted.painted[:, 0], painted.actions[:, 0]
+        states = torch.cat((slot, action), 1)
+        image = mae.unpatchify(self._paint(seen[:, -1].expand(len(asked), -1, -1), slot, action)).clamp(0, 1) if pictures else None
+        return image, self.ensemble.entropy(self.ensemble(states, asked)), self.ensemble.expected_error(states, asked)
 
     def _frames(self, patches: Tensor, actions: Tensor, keep: Tensor | None = None) -> list[Frame]:
         """From the first slot on: patches (B, T, N, P), actions (B, T - 1, C), keep (B, T, n)."""
@@ -144,15 +156,21 @@ class CanvasWorldModel(WorldModel):
         given = enumerate(zip(led, patches.unbind(1), kept, strict=True))
         return [Frame(i, action, color, image, some) for i, ((action, color), image, some) in given]
 
-    def _slots(self, batch: Batch, patches: Tensor, empty: Tensor, holds: Tensor, part: bool) -> dict[str, Tensor]:
-        """Every frame but the first is painted into its slot behind those before it; of some a little is given (`part`)."""
-        mae, before, real = self.autoencoder, patches[:, :-1], patches[:, 1:]
-        hidden, keep = torch.ones_like(real[..., 0]), None
-        if part:
-            keep = mae.random_keep(batch.chance("mask", mae.tokens), 0.5 + 0.5 * batch.chance_of_all("mask ratio"))
+    def _seen(self, images: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of images (B, T, 3, H, W) and mean frames (B, 3, H, W): patches (B, T, N, P), which of them hold something, and the mean's errors."""
+        patches, background = self.autoencoder.patchify(images), self.autoencoder.patchify(mean)[:, None]
+        return patches, self._differs(patches, background), squared(background, patches)
+
+    @compilable(varying={"keep": 1})
+    def _slots(self, images: Tensor, actions: Tensor, mean: Tensor, share: Tensor | None, *, keep: Tensor | None = None) -> dict[str, Tensor]:
+        """Every frame but the first is painted into its slot behind those before it; of each the patches in `keep` (B, n) are given, if any."""
+        mae, (patches, holds, empty) = self.autoencoder, self._seen(images, mean)
+        before, real = patches[:, :-1], patches[:, 1:]
+        hidden = torch.ones_like(real[..., 0])
+        if keep is not None:
             hidden = hidden.scatter(2, keep[:, None].expand(-1, real.shape[1], -1), 0.0)
-        frames = self._frames(patches, batch.actions)
-        slots = [replace(frame, patches=frame.patches if part else None, keep=keep, hidden=True) for frame in frames[1:]]
+        frames = self._frames(patches, actions)
+        slots = [replace(frame, patches=None if keep is None else frame.patches, keep=keep, hidden=True) for frame in frames[1:]]
         read = mae.read([*frames[:-1], *slots])
         shown = self._paint(*(x.flatten(0, 1) for x in (before, read.painted, read.actions))).unflatten(0, real.shape[:2])
         informative = self._differs(real, before) | holds[:, 1:]
@@ -166,27 +184,24 @@ class CanvasWorldModel(WorldModel):
         losses["visible"] = self._against(empty[:, :-1], looked, before, holds[:, :-1], torch.ones_like(hidden))["reconstruction"]
         losses["mask_ratio"] = hidden.mean()
         total = losses["patch"] + self.config.visible_w * losses["visible"]
-        if not part:
+        if share is not None:
             states = torch.cat((read.painted, read.actions), 2)
-            losses["ensemble"] = ensemble_loss(batch, states, batch.actions, real - shown, self.ensemble)
+            losses["ensemble"] = ensemble_loss(states, actions, real - shown, share, self.ensemble)
             total = total + WEIGHT * losses["ensemble"]
             losses |= newest_errors(wrong.detach(), copied)
             losses["skill"] = 1 - over_processes(wrong.mean()) / over_processes(copied.mean()).clamp(min=1e-5)
         return {"total": total, **losses}
 
-    def _anywhere(self, batch: Batch, patches: Tensor, empty: Tensor, holds: Tensor) -> dict[str, Tensor]:
-        """Patches are hidden in every frame, equally many."""
-        mae, config = self.autoencoder, self.config
-        b, t = patches.shape[:2]
-        ratio = config.mask_ratio_min + (config.mask_ratio_max - config.mask_ratio_min) * batch.chance_of_all("mask ratio")
-        chance = batch.chance("mask", t * mae.tokens).unflatten(1, (t, -1))
-        keep = mae.random_keep(chance.flatten(0, 1), ratio).unflatten(0, (b, t))
-        shown = mae.show(mae.read(self._frames(patches, batch.actions, keep)).looked)
+    @compilable(varying={"keep": 2})
+    def _anywhere(self, images: Tensor, actions: Tensor, mean: Tensor, *, keep: Tensor) -> dict[str, Tensor]:
+        """Patches are hidden in every frame; those in `keep` (B, T, n) are not."""
+        mae, (patches, holds, empty) = self.autoencoder, self._seen(images, mean)
+        shown = mae.show(mae.read(self._frames(patches, actions, keep)).looked)
         hidden = torch.ones_like(patches[..., 0]).scatter(2, keep, 0.0)
         wrong = squared(shown, patches)
         losses = self._against(empty, wrong, patches, holds, hidden)
         losses["visible"] = self._against(empty, wrong, patches, holds, 1 - hidden)["reconstruction"]
-        return {"total": losses["reconstruction"] + config.visible_w * losses["visible"], **losses, "mask_ratio": hidden.mean()}
+        return {"total": losses["reconstruction"] + self.config.visible_w * losses["visible"], **losses, "mask_ratio": hidden.mean()}
 
     def _against(self, empty: Tensor, wrong: Tensor, real: Tensor, informative: Tensor, where: Tensor) -> dict[str, Tensor]:
         """How wrong patches are, (B, T, N), `where` it is 1, against the mean frame's errors `empty`: a loss, and an unweighted skill."""

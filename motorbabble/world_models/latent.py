@@ -11,7 +11,7 @@ Decisions, each against a way this is known to fail:
   latent differences, since a prediction, told the action, could simply carry it along as a watermark.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
+from motorbabble.models.compiling import begin, compilable
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.kinds import make_autoencoder, make_predictor
 from motorbabble.models.level import Level, Rung
 from motorbabble.models.mover import Mover
-from motorbabble.models.predictor import PredictorConfig
+from motorbabble.models.predictor import Past, PredictorConfig
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
-from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, squared
+from motorbabble.world_models.losses import balanced, differs, ensemble_loss, mean_frame_error, newest_errors, shares, squared
 
 
 @dataclass(frozen=True)
@@ -143,43 +144,85 @@ class LatentWorldModel(WorldModel):
     @looking
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """Frames of the window are encoded once, their keys and values computed once; all plans run in one batch."""
-        rung = self._rung(level)
+        span = self._rung(level).span
         window = self.check_window(window.last(self.history))
-        actions = torch.from_numpy(self.check_plans(plans, rung.span)).to(self.device)
+        actions = torch.from_numpy(self.check_plans(plans, span)).to(self.device)
+        led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device)
         n, length = actions.shape[:2]
-        seen = self._tensor(window.images)
-        latents = self.autoencoder.encode(self.autoencoder.patchify(seen))
-        past, start = None, len(window) - 1
-        if start:
-            led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device)
-            _, _, past = rung.predictor(latents[None, :-1], rung.told(F.pad(led[None], (0, 0, 0, rung.span)), start)[:, :-1])
-        now, image = latents[-1:].expand(n, -1, -1), seen[-1:].expand(n, -1, -1, -1)
+        image, start = self._tensor(window.images), len(window) - 1
+        begin(self)
+        now, shown, past = self._looked(image, led, level)
+        image, now, shown = (x.expand(n, *x.shape[1:]) for x in (image[-1:], now, shown))  # every plan starts from the same picture
         images, uncertainty, expected = [], [], []
-        seen_now = self.autoencoder.decode(now[:1]).expand(n, -1, -1)  # every plan starts from the same picture
-        for step in range(0, length, rung.span):
-            told = rung.told(actions[:, step : step + rung.span], 0)
-            after, states, past = rung.predictor(now[:, None], told, past, start)
-            # After a jump there is only the frame that it led to.
-            past, start = (rung.predictor.trim(past, self.history - 1), start + 1) if self.history > 1 and not level else (None, 0)
-            after, asked = after[:, 0], rung.asked(told)[:, 0]
-            states, summed = states[:, 0], rung.summed(states[:, 0])
-            uncertainty.append(rung.ensemble.entropy(rung.ensemble(summed, asked)))
-            expected.append(rung.ensemble.expected_error(summed, asked))
-            if pictures or step + rung.span < length:
-                shown = self._paint(self.autoencoder.patchify(image), seen_now, self.autoencoder.decode(after), states, rung.mover)
-                image = self.autoencoder.unpatchify(shown).clamp(0, 1)
-                images.append(image)
-            # It looks at its own picture again: 32 steps ahead that was better in five of seven pairs (LAB_NOTES.md, 2026-11-23).
-            if step + rung.span < length:
-                now = self.autoencoder.encode(self.autoencoder.patchify(image))
-                seen_now = self.autoencoder.decode(now)
+        for step in range(0, length, span):
+            asked, last = actions[:, step : step + span], step + span >= length
+            place = torch.tensor(start, device=self.device)
+            image, unsure, error, now, shown, past = self._step(image, now, shown, past, place, asked, level, pictures or not last, last)
+            start = start + 1 if past else 0
+            images.append(image)
+            uncertainty.append(unsure)
+            expected.append(error)
         return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1), torch.stack(expected, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        t, keep = batch.images.shape[1], self._keep(batch)
+        share = shares(batch, t - 1, self.ensemble) if t > 1 else None
+        losses = self._losses_of(batch.images, batch.actions, batch.background, share, keep=keep)
+        return {**losses, "mask_ratio": losses["total"].new_tensor(1 - keep.shape[1] / self.autoencoder.tokens)}
+
+    def level_losses(self, level: int, batch: Batch) -> dict[str, Tensor]:
+        """Of windows of up to `history` frames and the `spans[level]` actions after them; the frames in between are not looked at.
+
+        The encoder is shaped by level 0 alone. In half of the updates, drawn by chance, context is left out, since behind a jump there is none.
+        """
+        rung = self._rung(level)
+        context = batch.images.shape[1] - rung.span  # frames, the newest that is seen included
+        seen = context if batch.chance_of_all("context") < 0.5 else 1
+        images = torch.cat((batch.images[:, context - seen : context], batch.images[:, -1:]), 1)
+        return self._losses_above(level, images, batch.actions[:, context - seen :], batch.background, shares(batch, 1, rung.ensemble))
+
+    # Parts: pure functions of weights and tensors
+
+    @compilable(replayed=True)
+    def _looked(self, images: Tensor, led: Tensor, level: int) -> tuple[Tensor, Tensor, Past | None]:
+        """Of a window's images (T, 3, H, W) and the actions (T - 1, C) between them: the newest one's latents (1, N, D), these decoded, (1, N, P),
+        and what the predictor keeps of the earlier ones."""
+        rung, past, start = self._rung(level), None, len(images) - 1
+        latents = self.autoencoder.encode(self.autoencoder.patchify(images))
+        if start:
+            _, _, past = rung.predictor(latents[None, :-1], rung.told(F.pad(led[None], (0, 0, 0, rung.span)), start)[:, :-1])
+        return latents[-1:], self.autoencoder.decode(latents[-1:]), past
+
+    @compilable(replayed=True)
+    def _step(
+        self, image: Tensor, now: Tensor, seen: Tensor, past: Past | None, start: Tensor, actions: Tensor, level: int, pictures: bool, last: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Past | None]:
+        """After `actions` (n, span, C) from images (n, 3, H, W), their latents `now` and those decoded, `seen`: the next images (or the same ones,
+        without `pictures`), uncertainty (n,), expected error (n,), and latents, these decoded, and past of the step after, unless this is the last.
+        """
+        rung, vit = self._rung(level), self.autoencoder
+        told = rung.told(actions, 0)
+        after, states, present = rung.predictor(now[:, None], told, past, start)
+        # After a jump there is only the frame that it led to.
+        past = rung.predictor.trim(present, self.history - 1) if self.history > 1 and not level else None
+        after, asked = after[:, 0], rung.asked(told)[:, 0]
+        states, summed = states[:, 0], rung.summed(states[:, 0])
+        doubt = rung.ensemble.entropy(rung.ensemble(summed, asked)), rung.ensemble.expected_error(summed, asked)
+        if pictures:
+            image = vit.unpatchify(self._paint(vit.patchify(image), seen, vit.decode(after), states, rung.mover)).clamp(0, 1)
+        # It looks at its own picture again: 32 steps ahead that was better in five of seven pairs (LAB_NOTES.md, 2026-11-23).
+        if not last:
+            now = vit.encode(vit.patchify(image))
+            seen = vit.decode(now)
+        return image, *doubt, now, seen, past
+
+    @compilable(varying={"keep": 1})
+    def _losses_of(self, images: Tensor, actions: Tensor, mean: Tensor, share: Tensor | None, *, keep: Tensor) -> dict[str, Tensor]:
+        """Of images (B, T, 3, H, W), actions (B, T - 1, C), mean frames (B, 3, H, W); of the newest frame the patches in `keep` (B, n) are seen."""
         config, vit = self.config, self.autoencoder
-        b, t = batch.images.shape[:2]
-        patches = vit.patchify(batch.images)  # (B, T, N, P)
-        background = vit.patchify(batch.background)[:, None]  # (B, 1, N, P)
+        b, t = images.shape[:2]
+        patches = vit.patchify(images)  # (B, T, N, P)
+        background = vit.patchify(mean)[:, None]  # (B, 1, N, P)
         holds, empty = self._differs(patches, background), squared(background, patches)  # (B, T, N)
         latents = vit.encode(patches.flatten(0, 1)).unflatten(0, (b, t))
         floor = mean_frame_error(empty, patches, holds)
@@ -188,34 +231,26 @@ class LatentWorldModel(WorldModel):
         seen = vit.decode(latents.flatten(0, 1)).unflatten(0, (b, t))
         wrong = squared(seen, patches)
         losses["reconstruction"] = balanced(wrong, holds) / floor
-        masked, losses["mask_ratio"] = self._masked_loss(batch, patches[:, -1], holds[:, -1])
-        losses["masked"] = masked / floor
+        guessed = vit.decode(vit.encode(patches[:, -1], keep), keep)
+        losses["masked"] = balanced(squared(guessed, patches[:, -1]), holds[:, -1]) / floor
         losses["reconstruction_skill"] = 1 - over_processes(wrong.mean()) / over_processes(empty.mean()).clamp(min=1e-6)
         total = config.reconstruction_w * (losses["reconstruction"] + config.masked_w * losses["masked"])
-        if t > 1:
-            total = total + self._prediction_losses(batch, patches, latents, seen, holds, losses)
+        if share is not None:
+            total = total + self._prediction_losses(actions, share, patches, latents, seen, holds, losses)
         return {"total": total, **losses}
 
-    def level_losses(self, level: int, batch: Batch) -> dict[str, Tensor]:
-        """Of windows of up to `history` frames and the `spans[level]` actions after them; the frames in between are not looked at.
-
-        The encoder is shaped by level 0 alone. In half of the updates, drawn by chance, context is left out, since behind a jump there is none.
-        """
+    @compilable()
+    def _losses_above(self, level: int, images: Tensor, actions: Tensor, mean: Tensor, share: Tensor) -> dict[str, Tensor]:
+        """Of the frames that a level sees and the one it predicts (B, T, 3, H, W), and all actions between them."""
         rung, vit = self._rung(level), self.autoencoder
-        context = batch.images.shape[1] - rung.span  # frames, the newest that is seen included
-        seen = context if batch.chance_of_all("context") < 0.5 else 1
-        images = torch.cat((batch.images[:, context - seen : context], batch.images[:, -1:]), 1)
-        actions = batch.actions[:, context - seen :]
         patches = vit.patchify(images)
         with torch.no_grad():
             latents = vit.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
             decoded = vit.decode(latents[:, -2])[:, None]
-        holds = self._differs(patches[:, -1:], vit.patchify(batch.background)[:, None])
-        losses, *_ = self._transition_losses(rung, replace(batch, actions=actions), patches, latents, decoded, holds, 1)
+        holds = self._differs(patches[:, -1:], vit.patchify(mean)[:, None])
+        losses, *_ = self._transition_losses(rung, actions, share, patches, latents, decoded, holds, 1)
         total = self.config.pred_patch_w * losses["patch"] + self.config.pred_latent_w * losses["latent"] + WEIGHT * losses["ensemble"]
         return {"total": total, **losses}
-
-    # Parts
 
     def _rung(self, level: int) -> Rung:
         if level == 0:
@@ -224,20 +259,22 @@ class LatentWorldModel(WorldModel):
             raise ConfigurationError(f"there is no level {level}; this model has {len(self.higher) + 1}, counted from 0")
         return self.higher[level - 1].rung()  # type: ignore[operator]
 
-    def _prediction_losses(self, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, losses: dict[str, Tensor]) -> Tensor:
+    def _prediction_losses(
+        self, actions: Tensor, share: Tensor, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, losses: dict[str, Tensor]
+    ) -> Tensor:
         config = self.config
         count = patches.shape[1] - 1
-        found, shown, wrong, copied = self._transition_losses(self._rung(0), batch, patches, latents, seen[:, :-1], holds[:, 1:], count)
+        found, shown, wrong, copied = self._transition_losses(self._rung(0), actions, share, patches, latents, seen[:, :-1], holds[:, 1:], count)
         losses |= found
         losses |= newest_errors(wrong, copied)
         losses |= _quality(shown, wrong, copied, patches[:, 1:])
-        losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), batch.actions.flatten(0, 1))
+        losses["action"] = self._action_loss((latents[:, 1:] - latents[:, :-1]).flatten(0, 1), actions.flatten(0, 1))
         capped = losses["action"] / over_processes(losses["action"]).clamp(min=1)  # unseen actions cannot be decoded; they must not shout either
         weighted = config.pred_patch_w * losses["patch"] + config.pred_latent_w * losses["latent"]
         return weighted + config.pred_action_w * capped + WEIGHT * losses["ensemble"]
 
     def _transition_losses(
-        self, rung: Rung, batch: Batch, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, count: int
+        self, rung: Rung, actions: Tensor, share: Tensor, patches: Tensor, latents: Tensor, seen: Tensor, holds: Tensor, count: int
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """How well the `count` newest transitions between frames are predicted; without gradient what is shown for them, (B, count, N, P), and
         the errors (B, count, N) of that and of copy-last.
@@ -246,7 +283,7 @@ class LatentWorldModel(WorldModel):
         `holds` what the frames behind them hold.
         """
         before, real = patches[:, -count - 1 : -1], patches[:, -count:]
-        told = rung.told(batch.actions, patches.shape[1] - 2)
+        told = rung.told(actions, patches.shape[1] - 2)
         after, states, _ = rung.predictor(latents[:, :-1], told)
         after, states, asked = after[:, -count:], states[:, -count:], rung.asked(told)[:, -count:].detach()
         informative = self._differs(real, before) | holds
@@ -258,7 +295,7 @@ class LatentWorldModel(WorldModel):
         losses = {
             "latent": balanced(squared(guessed, found), informative),
             "patch": balanced(wrong, informative) / copy.clamp(min=1e-4),
-            "ensemble": ensemble_loss(batch, rung.summed(states), asked, real - shown, rung.ensemble),
+            "ensemble": ensemble_loss(rung.summed(states), asked, real - shown, share, rung.ensemble),
         }
         return losses, shown.detach(), wrong.detach(), copied
 
@@ -271,13 +308,11 @@ class LatentWorldModel(WorldModel):
         masks = vit.unpatchify(mover.masks(frame))
         return vit.patchify(mover(vit.unpatchify(last), masks, actions, vit.unpatchify(after - seen), vit.unpatchify(after)))
 
-    def _masked_loss(self, batch: Batch, patches: Tensor, holds: Tensor) -> tuple[Tensor, Tensor]:
-        """One masked frame per window, and the share of its patches that was hidden: any between the bounds, drawn anew for each batch."""
+    def _keep(self, batch: Batch) -> Tensor:
+        """(B, n) patches of one frame per window that are seen where others are hidden: a share between the bounds, drawn anew for each batch."""
         low, high = self.config.mask_ratio_min, self.config.mask_ratio_max
         ratio = low + (high - low) * batch.chance_of_all("mask ratio")
-        keep = self.autoencoder.random_keep(batch.chance("mask", patches.shape[1]), ratio)
-        hidden = patches.new_tensor(1 - keep.shape[1] / patches.shape[1])
-        return balanced(squared(self.autoencoder.decode(self.autoencoder.encode(patches, keep), keep), patches), holds), hidden
+        return self.autoencoder.random_keep(batch.chance("mask", self.autoencoder.tokens), ratio)
 
     def _action_loss(self, change: Tensor, actions: Tensor) -> Tensor:
         decoded = self.action_decoder(change).float().amax(1)

@@ -51,8 +51,12 @@ def newest_errors(wrong: Tensor, copied: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def ensemble_loss(batch: Batch, states: Tensor, actions: Tensor, missing: Tensor, ensemble: EnsembleHeads) -> Tensor:
-    """Every head leaves out its own fifth of the predictions; states (B, T, N + 1, D), actions (B, T, C), missing (B, T, N, P)."""
-    t, heads = states.shape[1], len(ensemble.w1)
-    share = (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
+def shares(batch: Batch, t: int, ensemble: EnsembleHeads) -> Tensor:
+    """(heads, B t, 1, 1): 0 where a head leaves a prediction out, which each does with its own fifth of them, else 1."""
+    heads = len(ensemble.w1)
+    return (batch.chance("heads", t * heads) < 0.8).float().unflatten(1, (t, heads)).flatten(0, 1).T[..., None, None]
+
+
+def ensemble_loss(states: Tensor, actions: Tensor, missing: Tensor, share: Tensor, ensemble: EnsembleHeads) -> Tensor:
+    """Of states (B, T, N + 1, D), actions (B, T, C), missing (B, T, N, P) and the heads' `shares`."""
     return ensemble.losses(*(x.flatten(0, 1) for x in (states, actions, missing)), share=share)

@@ -1,0 +1,94 @@
+"""Compiling: the large pure functions of a world model as one program each, made by torch's compiler where whoever trains it asks for that.
+
+Decisions: a program is made of a method, not of a model, so that nothing of it is copied or saved, and copies of a model share it.
+Shapes are fixed: each new one is compiled anew, and the same shape always runs the same program, or a resumed life would round otherwise
+than the one it continues. What is drawn by chance is drawn outside and handed in. With `replayed` a CUDA device records what a program
+launches and replays it as one piece (a CUDA graph); what it answers stays until the next `begin`.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+import torch
+
+from motorbabble.errors import ConfigurationError
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+BACKEND = "inductor"  # torch's own compiler
+SHAPES = 64  # of one method, that are compiled; whatever comes after is computed as if nothing were
+HARMLESS = (  # what the compiler warns of while it compiles, which nobody here can change
+    "Torchinductor does not support code generation for complex operators",  # transforms stay torch's own
+    ".* should not be instantiated. Methods on autograd functions are all static",
+    ".*torch.jit.script_method.* is deprecated",
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed",
+)
+_watched: ContextVar[bool] = ContextVar("watched", default=False)
+
+
+def compilable(replayed: bool = False, varying: Mapping[str, int] = {}) -> Callable[[Method], Method]:
+    """For a method of tensors and constants, of a module whose `compiled` says whether it is compiled.
+
+    `varying`: the tensors, given by name, of which the length along a dimension is drawn by chance; one program serves all lengths above 1.
+    """
+
+    def decorate(method: Method) -> Method:
+        @cache
+        def program(backend: str, graph: bool) -> Callable[..., Any]:
+            return torch.compile(method, dynamic=False, backend=backend, mode="reduce-overhead" if graph else None)
+
+        @wraps(method)
+        def run(self: Any, *arguments: Any, **named: Any) -> Any:
+            if not self.compiled or _watched.get():
+                return method(self, *arguments, **named)
+            _prepare()
+            chosen = program(BACKEND, replayed and self.device.type == "cuda")
+            for name, dimension in varying.items():
+                if named.get(name) is not None:
+                    torch._dynamo.maybe_mark_dynamic(named[name], dimension)
+            return chosen(self, *arguments, **named)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside, nothing is compiled, so that hooks see what passes."""
+    token = _watched.set(True)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
+def begin(module: Any) -> None:
+    """What replayed programs answered before is not needed any more, or was copied: they may write over it."""
+    if module.compiled and module.device.type == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ConfigurationError where nothing can be compiled for this device."""
+    _prepare()
+    try:
+        torch.compile(lambda x: x.sin() + 1, dynamic=False, backend=BACKEND)(torch.ones(2, device=device))
+    except Exception as error:  # of the compiler, whose kinds are many
+        raise ConfigurationError(
+            f"compile is true, and nothing can be compiled for {device} here ({type(error).__name__}); "
+            "install a C++ compiler such as g++ (and Triton for CUDA), or leave compile false"
+        ) from error
+
+
+def _prepare() -> None:
+    import torch._dynamo  # takes a second, and is not needed otherwise
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    for message in HARMLESS:
+        if ("ignore", re.compile(message, re.I), Warning, None, 0) not in warnings.filters:
+            warnings.filterwarnings("ignore", message)

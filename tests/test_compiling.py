@@ -1,0 +1,137 @@
+"""What is compiled computes what is not: no program is broken in two, lengths by chance share one, and whatever watches still sees."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from exams import squares
+from test_precision import MEAN, MODELS, WINDOWS, each_model
+from torch._dynamo.utils import counters
+
+from motorbabble.errors import ConfigurationError
+from motorbabble.learning import learner as learners
+from motorbabble.learning.learner import Learner, LearnerConfig
+from motorbabble.models import compiling
+from motorbabble.models.attention import record_attention
+from motorbabble.world_models.base import Batch, WorldModel
+
+PLANS = np.stack([np.repeat(WINDOWS[i].actions[:1], 4, 0) for i in range(2)])
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch):
+    """Programs are recorded as for torch's compiler, and then computed operation by operation, which takes no compiler and no minute."""
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def programs() -> int:
+    assert all("LSTM" in reason for reason in counters["graph_break"]), "a program is one piece, but for an LSTM, which stays torch's own"
+    return counters["stats"]["unique_graphs"]
+
+
+def learner(name: str, compile: bool, **changes) -> Learner:
+    torch.manual_seed(0)
+    return Learner(MODELS[name](), LearnerConfig(shift=(8, 8), compile=compile, **changes), seed=0)
+
+
+def imagined(model: WorldModel, **how):
+    found = model.eval().imagine(WINDOWS[0], PLANS, **how)
+    return [x for x in (found.images, found.uncertainty, found.expected_error) if x is not None]
+
+
+@each_model
+def test_compiled_learning_and_imagining_are_what_they_are_otherwise(name):
+    plain, compiled = learner(name, False), learner(name, True)
+    for _ in range(8):  # of the canvas, each of its three kinds of masks
+        one, other = (each.update(WINDOWS, background=MEAN) for each in (plain, compiled))
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert 1 <= programs() <= {"latent": 2, "canvas": 4, "other_networks": 8}[name], "no program for each length of a mask; one for a patch alone"
+    before = programs()
+    for how in {}, {"pictures": False}:
+        for one, other in zip(imagined(plain.world_model, **how), imagined(compiled.world_model, **how), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    assert before < programs()
+
+
+def test_levels_learn_and_imagine_compiled():
+    plain, compiled = learner("latent", False), learner("latent", True)
+    long = 1, [squares(5, seed) for seed in range(2)]
+    for each in (plain, compiled):
+        each.grow()
+    for _ in range(3):
+        one, other = (each.update(WINDOWS, background=MEAN, long=long) for each in (plain, compiled))
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    for one, other in zip(imagined(plain.world_model, level=1), imagined(compiled.world_model, level=1), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    assert programs()
+
+
+def test_every_length_of_a_mask_has_the_same_program():
+    one = learner("latent", True).trained
+    for draw in range(30):
+        one.losses(Batch.of(WINDOWS, draw=draw))["total"].backward()
+    assert programs() <= 2
+
+
+def test_attention_is_seen_though_imagining_is_compiled():
+    one = learner("latent", True).world_model
+    imagined(one)
+    with record_attention(one) as seen:
+        found = imagined(one)
+    assert all(seen.values()), "no map is missing"
+    for recorded, unwatched in zip(found, imagined(one), strict=True):
+        torch.testing.assert_close(recorded, unwatched, rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiled_model_is_copied_and_pickled_like_any_other_and_shares_its_programs():
+    one = learner("latent", True).world_model
+    imagined(one)
+    before = programs()
+    for other in copy.deepcopy(one), pickle.loads(pickle.dumps(one)):
+        assert all(torch.equal(a, b) for a, b in zip(imagined(one), imagined(other), strict=True))
+    assert programs() == before
+
+
+def test_a_machine_that_cannot_compile_says_so_before_anything_is_lived(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+    with pytest.raises(
+        ConfigurationError, match=r"compile is true, and nothing can be compiled for cpu here \(InductorError\); install a C\+\+ compiler"
+    ):
+        learner("latent", True)
+
+
+def test_several_processes_do_not_compile(monkeypatch):
+    monkeypatch.setattr(learners, "this_process", lambda: (0, 2))
+    with pytest.raises(ConfigurationError, match="compile is true in one of 2 processes"):
+        learner("latent", True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["latent", "canvas"])
+def test_programs_of_the_real_compiler_compute_the_same_and_go_on_to_the_bit_after_a_new_start(name, monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    plain, compiled = learner(name, False), learner(name, True)
+    for _ in range(5):
+        one, other = (each.update(WINDOWS, background=MEAN) for each in (plain, compiled))
+        assert other == pytest.approx(one, rel=1e-2, abs=1e-4)
+    saved = copy.deepcopy(compiled)
+
+    def lives_on(one: Learner) -> list[dict[str, float]]:
+        return [one.update(WINDOWS, background=MEAN) for _ in range(5)]
+
+    went_on = lives_on(compiled)
+    _forget()  # masks of other lengths come first now
+    assert lives_on(saved) == went_on
+    assert all(torch.equal(a, b) for a, b in zip(saved.trained.parameters(), compiled.trained.parameters(), strict=True))

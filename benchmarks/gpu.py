@@ -9,6 +9,7 @@ takes, answering doubt alone or pictures too (in between, a model always looks a
 running mean of 20 updates, are apart, at most, as a share of the CPU's, and how far the means over all updates. Exit status 1 where
 the former is over 2 %. Beside it stands how far the CPU's own curve gets from itself when its weights begin a ten-thousandth apart: learning
 spreads any difference. `--device cpu --precision bfloat16 --side 32` imitates a GPU's rounding, slowly.
+`--compile` measures with losses and imagining compiled, and on CUDA replayed as graphs, after longer warming up; run it with and without.
 `--device cpu --quick` runs all of it tiny, to see that it works; its numbers say nothing.
 """
 
@@ -52,9 +53,9 @@ class Extent:
 QUICK = Extent(("tiny",), 32, (2, 4), (2, 3), 2, 12, 2, 2, 256, 10)
 
 
-def alive(kind: str, preset: str, batch: int, device: str, extent: Extent, side: int, precision: Precision = "auto") -> Run:
+def alive(kind: str, preset: str, batch: int, device: str, extent: Extent, side: int, **settings: Any) -> Run:
     """A robot that lived without learning, so that there is something to remember."""
-    return lived(Variant(kind, preset, side, batch), None, extent.lived, device=device, shift=(8, 8), precision=precision)
+    return lived(Variant(kind, preset, side, batch), None, extent.lived, device=device, shift=(8, 8), **settings)
 
 
 def waited(work: Callable[[], Any], device: torch.device) -> float:
@@ -90,7 +91,7 @@ def learning(run: Run, batch: int, per_window: float, peak: float, extent: Exten
     device = run.world_model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(extent.updates):
+    for _ in range(extent.updates * (3 if run.world_model.compiled else 1)):  # whatever is seldom hidden is compiled late
         update(run)
     second = sum(waited(lambda: update(run), device) for _ in range(extent.updates)) / extent.updates
     return {
@@ -113,7 +114,7 @@ def imagining(run: Run, extent: Extent) -> dict[str, Any]:
                 return model.imagine(run.window, plans, pictures=pictures)
 
             def measured(look: Callable[[], Any] = look) -> dict[str, float]:
-                times = [1e3 * waited(look, model.device) for _ in range(2 + extent.looks)][2:]
+                times = [1e3 * waited(look, model.device) for _ in range(4 + extent.looks)][4:]
                 return {"p50_ms": round(float(np.percentile(times, 50)), 2), "p95_ms": round(float(np.percentile(times, 95)), 2)}
 
             found[f"{many}_plans_{'with_pictures' if pictures else 'doubt_alone'}"] = fitting(measured)
@@ -129,36 +130,37 @@ def fitting(work: Callable[[], Any]) -> Any:
         return None
 
 
-def speed(device: str, extent: Extent) -> dict[str, Any]:
+def speed(device: str, extent: Extent, compiled: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {"learning": {}, "imagining": {}}
     for preset in extent.presets:
         for kind in KINDS:
             counted = alive(kind, preset, COUNTED, device, extent, extent.side)
             precision, place = counted.world_model.precision, counted.world_model.device
             per_window, peak = operations(counted, 2 if extent is QUICK else 10), best_product(extent.product, precision, place)
-            found["imagining"][f"{kind}_{preset}"] = imagining(counted, extent)
             found |= {"precision": str(precision).removeprefix("torch."), "peak_teraflop_per_second": round(peak / 1e12, 3)}
             del counted
             for batch in extent.batches:
-                run = alive(kind, preset, batch, device, extent, extent.side)
+                run = alive(kind, preset, batch, device, extent, extent.side, compile=compiled)
+                if batch == extent.batches[0]:
+                    found["imagining"][f"{kind}_{preset}"] = imagining(run, extent)
                 numbers = fitting(lambda run=run, batch=batch, cost=per_window, peak=peak: learning(run, batch, cost, peak, extent))
                 found["learning"][f"{kind}_{preset}_batch_{batch}"] = numbers
                 del run
     return found
 
 
-def parity(device: str, extent: Extent, side: int, precision: Precision = "auto") -> dict[str, Any]:
+def parity(device: str, extent: Extent, side: int, precision: Precision = "auto", compiled: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {}
     window = np.ones(min(RUNNING, extent.parity)) / min(RUNNING, extent.parity)
     for kind in KINDS:
 
-        def curve(place: str, rounded: Precision, disturbed: float = 0.0, kind: str = kind) -> np.ndarray:
-            run = alive(kind, "tiny", 4, place, extent, side, rounded)
+        def curve(place: str, rounded: Precision, disturbed: float = 0.0, compile: bool = False, kind: str = kind) -> np.ndarray:
+            run = alive(kind, "tiny", 4, place, extent, side, precision=rounded, compile=compile)
             if disturbed:
                 disturb(run.learner.trained, disturbed)
             return np.array([update(run)["total"] for _ in range(extent.parity)])
 
-        curves = curve("cpu", "float32"), curve(device, precision), curve("cpu", "float32", DISTURBED)
+        curves = curve("cpu", "float32"), curve(device, precision, compile=compiled), curve("cpu", "float32", DISTURBED)
         here, there, disturbed = (np.convolve(losses, window, "valid") for losses in curves)
         apart, by_chance = (float(np.abs(other / here - 1).max()) for other in (there, disturbed))
         found[kind] = {
@@ -194,19 +196,26 @@ def main() -> int:
     parser.add_argument("--parity", action="store_true", help="the loss beside the CPU's, instead of speed")
     parser.add_argument("--side", type=int, default=64, help="pixels of a frame, for --parity")
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="the device's, for --parity")
+    parser.add_argument("--compile", action="store_true", help="with what can be compiled compiled")
     chosen = parser.parse_args()
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         print("There is no CUDA device here; run it where there is one, or try --device cpu --quick.", file=sys.stderr)
         return 1
     extent = QUICK if chosen.quick else Extent()
     name = torch.cuda.get_device_name(chosen.device) if chosen.device.startswith("cuda") else chosen.device
-    told: dict[str, Any] = {"device": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"), "quick": chosen.quick}
+    told: dict[str, Any] = {
+        "device": name,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "quick": chosen.quick,
+        "compile": chosen.compile,
+    }
     if chosen.parity:
-        told["parity"] = parity(chosen.device, extent, 32 if chosen.quick else chosen.side, chosen.precision)
+        told["parity"] = parity(chosen.device, extent, 32 if chosen.quick else chosen.side, chosen.precision, chosen.compile)
         print(table(told["parity"]), file=sys.stderr)
         print(json.dumps(told))
         return 0 if all(found["within_2_percent"] for found in told["parity"].values()) else 1
-    told |= speed(chosen.device, extent)
+    told |= speed(chosen.device, extent, chosen.compile)
     print(table(told["learning"]), file=sys.stderr)
     for model, found in told["imagining"].items():
         print(f"\n{model.replace('_', ' ')}, plans of {extent.steps} steps\n\n{table(found)}", file=sys.stderr)

@@ -18,6 +18,7 @@ from motorbabble.learning.learner import ONLINE, Learner, LearnerConfig
 from motorbabble.learning.state import flat, teaching_of
 from motorbabble.life import History, Pace, check_delay, live, look
 from motorbabble.memory import Memory, MemoryConfig
+from motorbabble.models.compiling import COMPILING
 from motorbabble.robots.interface import RobotInterface
 from motorbabble.selectors import (
     LearningProgressSelector,
@@ -170,6 +171,8 @@ class Run:
         self._between_steps = True
         self._memory = Memory(memory, robot, learner, select, self._history, about) if memory else None
         self._notes = self._memory.notes if self._memory else []  # still there when it is closed
+        if learner.world_model.compiled:
+            self._notes.append(COMPILING)
         self._events = self._live()
         if self._memory:
             try:

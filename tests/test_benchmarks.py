@@ -14,12 +14,15 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import before_after
+import compiled
 import growth
 import in_turn
 import speed
 import where_time_goes
 from measuring import RESULTS, best_product, keep, kept, machine, markdown, operations_of, timed
 from variants import VARIANTS, Variant, each_action, lived
+
+from motorbabble.models import compiling
 
 ROOT = Path(__file__).parent.parent
 SMALL = Variant("latent", "tiny", 32, 2), Variant("canvas", "tiny", 32, 2)
@@ -110,6 +113,19 @@ def test_speed_measures_all_it_shows(tmp_path):
     shown = speed.tables({**told, "models": dict.fromkeys((one.name for one in VARIANTS), told["models"][SMALL[0].name])})
     assert all(f"| {one} |" in shown for one in VARIANTS)
     assert "nan" not in shown and shown.count("peak memory") == 1
+
+
+# compiled.py
+
+
+def test_compiling_is_measured_beside_the_same_uncompiled(monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "eager")  # recorded, and computed operation by operation, which takes no minutes
+    torch._dynamo.reset()
+    found = compiled.work(SMALL[0], 1, warm=2, rounds=2)
+    torch._dynamo.reset()
+    assert measured({name: value for name, value in found.items() if name != "seconds_to_compile"}) and found["seconds_to_compile"] > 0
+    assert found["peak_fraction"] / found["compiled_peak_fraction"] == pytest.approx(found["compiled_update_ms"] / found["update_ms"], rel=0.3)
+    assert f"| {SMALL[0]} |" in compiled.table({SMALL[0].name: found})
 
 
 # growth.py
@@ -264,6 +280,7 @@ SHOWN = {
     "speed": speed.tables,
     "growth": lambda told: growth.table({name: told[name] for name in growth.WORDS}),
     "where_time_goes": lambda told: where_time_goes.table(told["models"]),
+    "compiled": lambda told: compiled.table(told["models"]),
 }
 
 
@@ -275,6 +292,6 @@ def test_the_document_shows_what_was_found_last(section):
 
 def test_make_bench_begins_with_what_the_document_shows():
     steps = subprocess.run(["make", "-n", "bench"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    named = [f"benchmarks/{name}.py" for name in ("speed", "growth", "where_time_goes")]
-    assert [line.split()[1] for line in steps.splitlines() if "benchmarks/" in line][:3] == named
+    named = [f"benchmarks/{name}.py" for name in ("speed", "growth", "where_time_goes", "compiled")]
+    assert [line.split()[1] for line in steps.splitlines() if "benchmarks/" in line][:4] == named
     assert all(name in DOCUMENT for name in named)

@@ -10,11 +10,14 @@ from exams import squares
 from test_precision import MEAN, MODELS, WINDOWS, each_model
 from torch._dynamo.utils import counters
 
+from motorbabble.agents import learn
 from motorbabble.errors import ConfigurationError
+from motorbabble.experience import Step
 from motorbabble.learning import learner as learners
 from motorbabble.learning.learner import Learner, LearnerConfig
 from motorbabble.models import compiling
 from motorbabble.models.attention import record_attention
+from motorbabble.robots.toroidal_dot import ToroidalDotRobot
 from motorbabble.world_models.base import Batch, WorldModel
 
 PLANS = np.stack([np.repeat(WINDOWS[i].actions[:1], 4, 0) for i in range(2)])
@@ -44,8 +47,8 @@ def learner(name: str, compile: bool, **changes) -> Learner:
     return Learner(MODELS[name](), LearnerConfig(shift=(8, 8), compile=compile, **changes), seed=0)
 
 
-def imagined(model: WorldModel, **how):
-    found = model.eval().imagine(WINDOWS[0], PLANS, **how)
+def imagined(model: WorldModel, plans: np.ndarray = PLANS, **how):
+    found = model.eval().imagine(WINDOWS[0], plans, **how)
     return [x for x in (found.images, found.uncertainty, found.expected_error) if x is not None]
 
 
@@ -61,6 +64,18 @@ def test_compiled_learning_and_imagining_are_what_they_are_otherwise(name):
         for one, other in zip(imagined(plain.world_model, **how), imagined(compiled.world_model, **how), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
     assert before < programs()
+
+
+@pytest.mark.parametrize("name", ["latent", "canvas"])
+def test_long_plans_take_no_more_programs_than_short_ones(name):
+    """The first step, those in between and the last one are programs of their own."""
+    plain, compiled = learner(name, False).world_model, learner(name, True).world_model
+    imagined(compiled)
+    before = programs()
+    longer = np.concatenate([PLANS, PLANS, PLANS], 1)
+    for one, other in zip(imagined(plain, plans=longer), imagined(compiled, plans=longer), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    assert programs() == before
 
 
 def test_levels_learn_and_imagine_compiled():
@@ -100,6 +115,13 @@ def test_a_compiled_model_is_copied_and_pickled_like_any_other_and_shares_its_pr
     for other in copy.deepcopy(one), pickle.loads(pickle.dumps(one)):
         assert all(torch.equal(a, b) for a, b in zip(imagined(one), imagined(other), strict=True))
     assert programs() == before
+
+
+def test_a_life_can_be_compiled_and_says_so():
+    run = learn(ToroidalDotRobot(seed=0), steps=4, preset="tiny", image_size=(32, 32), compile=True)
+    assert run.notes == [compiling.COMPILING]
+    assert run.learner.trained.compiled and run.world_model.compiled
+    assert sum(isinstance(event, Step) for event in run) == 4 and programs()
 
 
 def test_a_machine_that_cannot_compile_says_so_before_anything_is_lived(monkeypatch, tmp_path):

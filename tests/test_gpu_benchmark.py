@@ -64,10 +64,20 @@ def test_a_curve_that_goes_astray_is_noticed(run, monkeypatch):
 
     totals = iter([1.0] * gpu.QUICK.parity + [1.03] * gpu.QUICK.parity + [0.99] * gpu.QUICK.parity)
     monkeypatch.setattr(gpu, "KINDS", ("latent",))
-    monkeypatch.setattr(gpu, "alive", lambda *how: Mock())
+    monkeypatch.setattr(gpu, "alive", lambda *how, **settings: Mock())
     monkeypatch.setattr(gpu, "disturb", lambda *how: None)
     monkeypatch.setattr(gpu, "update", lambda run: {"total": next(totals)})
     found = gpu.parity("cpu", gpu.QUICK, 32)["latent"]
     assert found["most_apart"] == pytest.approx(0.03) and found["disturbed_apart"] == pytest.approx(0.01) and not found["within_2_percent"]
     monkeypatch.setattr(gpu, "parity", lambda *asked: {"latent": found})
     assert run("--device", "cpu", "--quick", "--parity").code == 1
+
+
+def test_what_is_measured_and_compared_can_be_compiled(run, monkeypatch):
+    from motorbabble.models import compiling
+
+    monkeypatch.setattr(compiling, "BACKEND", "eager")  # recorded, and computed operation by operation, which takes no minutes
+    torch._dynamo.reset()
+    assert json.loads(run("--device", "cpu", "--quick", "--parity", "--compile").out)["compile"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()

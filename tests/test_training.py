@@ -28,6 +28,7 @@ from motorbabble.learning.schedule import ScheduleConfig
 from motorbabble.learning.state import architecture_of
 from motorbabble.learning.training import Score, Trained, Training, TrainingConfig, Validated, resume, saved_of, scored
 from motorbabble.learning.windows import SessionWindows, hold_out
+from motorbabble.models import compiling
 from motorbabble.robots.toroidal_dot import ToroidalDotConfig, ToroidalDotRobot
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
 
@@ -422,10 +423,20 @@ def test_the_command_says_what_is_wrong(shelf):
         (["other/all"], RecordingError, "there is no session in saved/sessions/other"),
         (["all", "--devices", "0"], ConfigurationError, "0 devices"),
         (["all", "--devices", "3"], ConfigurationError, "8 windows cannot be shared evenly by 3"),
+        (["all", "--devices", "2", "--compile"], ConfigurationError, "compile is true with 2 devices"),
         (["all", "--device", "abacus"], ConfigurationError, "no device 'abacus'"),
     ]:
         with pytest.raises(error, match=sentence):
             train(words)
+
+
+def test_a_training_can_be_compiled_and_says_so(shelf, capsys, monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "eager")  # recorded, and computed operation by operation, which takes no minutes
+    torch._dynamo.reset()
+    train(["all", "--steps", "3", "--compile", *QUICK])
+    assert "is compiled first" in " ".join(capsys.readouterr().out.split())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
 
 
 def test_ctrl_c_saves_after_the_update(shelf, capsys, monkeypatch):

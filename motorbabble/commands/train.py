@@ -51,6 +51,7 @@ class Train:
     devices: int = 1  # processes that learn together, each on a device of its own where there are several
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # of the CPU, per process; None: as torch finds it
+    compile: bool = False  # by torch's compiler: the first updates take minutes, all later ones less; for long trainings, with --devices 1
     seed: int = 0
     learning_rate: float = 1e-3  # the highest: reached after warm-up, then down along a cosine
     batch_size: int = 8  # windows per update, of all processes together
@@ -96,6 +97,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], Train]:
         for name in names:
             if kind != settings.model and getattr(settings, name) != getattr(Train, name):
                 raise ConfigurationError(f"{name} is a setting of a {kind} model, this one is {settings.model}; leave it out, or give --model {kind}")
+    if settings.compile and settings.devices > 1:
+        raise ConfigurationError(f"compile is true with {settings.devices} devices, which cannot be; leave it out, or give --devices 1")
     if settings.batch_size % settings.devices:
         raise ConfigurationError(f"a batch of {settings.batch_size} windows cannot be shared evenly by {settings.devices} devices; give a multiple")
     return words, settings
@@ -107,6 +110,7 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
 
     from motorbabble.learning.learner import Learner
     from motorbabble.learning.training import Training, scored
+    from motorbabble.models.compiling import COMPILING
     from motorbabble.world_models.base import this_process
 
     first = this_process()[0] == 0
@@ -121,6 +125,8 @@ def _train(names: Sequence[str], settings: Train, device: "torch.device", stop: 
     held_out = validation.spread(settings.validation_windows)
     training = Training(learner, windows, held_out, windows.background(), _training_config(settings), stop, held_names)
     console.print(f"{len(windows)} windows of {windows.length} frames to learn from, {len(held_out)} to be tested on.")
+    if settings.compile:
+        console.print(COMPILING)
     with _checkpoints(settings, windows, console, training) as save:
         with _tracking(training, settings, windows.robot_type, console) as track:
             _watch(training, settings, console, save, track)
@@ -172,7 +178,7 @@ def _learner_config(settings: Train) -> Any:
 
     warmup = min(100, settings.steps // 10)
     schedule = ScheduleConfig("cosine", settings.learning_rate, warmup, settings.steps)
-    return LearnerConfig(batch_size=settings.batch_size, shift=settings.shift, ema_decay=0.99, schedule=schedule)
+    return LearnerConfig(batch_size=settings.batch_size, shift=settings.shift, ema_decay=0.99, compile=settings.compile, schedule=schedule)
 
 
 def _training_config(settings: Train) -> Any:

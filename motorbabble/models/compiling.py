@@ -21,6 +21,7 @@ from motorbabble.errors import ConfigurationError
 Method = TypeVar("Method", bound=Callable[..., Any])
 BACKEND = "inductor"  # torch's own compiler
 SHAPES = 64  # of one method, that are compiled; whatever comes after is computed as if nothing were
+COMPILING = "What is computed for the first time is compiled first, a minute or more each time, and everything waits for it."
 HARMLESS = (  # what the compiler warns of while it compiles, which nobody here can change
     "Torchinductor does not support code generation for complex operators",  # transforms stay torch's own
     ".* should not be instantiated. Methods on autograd functions are all static",

@@ -113,16 +113,16 @@ class CanvasWorldModel(WorldModel):
         images, uncertainty, expected = [], [], []
         begin(self)
         for step in range(length):
-            asked, last = actions[:, step], step + 1 == length
+            asked, last = actions[:, step].clone(), step + 1 == length
             image, unsure, error = self._step(seen, led, asked, pictures or not last)
             uncertainty.append(unsure)
             expected.append(error)
             if image is not None:
                 images.append(image)
             if image is not None and not last:
-                seen = torch.cat((seen.expand(n, -1, -1, -1), mae.patchify(image)[:, None]), 1)[:, -self.history :]
-                led = torch.cat((led.expand(n, -1, -1), asked[:, None]), 1)
-                led = led[:, led.shape[1] - seen.shape[1] + 1 :]
+                kept = min(seen.shape[1], self.history - 1)
+                seen = torch.cat((seen[:, seen.shape[1] - kept :].expand(n, -1, -1, -1), mae.patchify(image)[:, None]), 1)
+                led = torch.cat((led[:, led.shape[1] - max(kept - 1, 0) :].expand(n, -1, -1), asked[:, None]), 1)[:, :kept]
         return Imagination(torch.stack(images, 1) if pictures else None, torch.stack(uncertainty, 1), torch.stack(expected, 1))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

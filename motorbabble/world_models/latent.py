@@ -155,8 +155,9 @@ class LatentWorldModel(WorldModel):
         image, now, shown = (x.expand(n, *x.shape[1:]) for x in (image[-1:], now, shown))  # every plan starts from the same picture
         images, uncertainty, expected = [], [], []
         for step in range(0, length, span):
-            asked, last = actions[:, step : step + span], step + span >= length
-            place = torch.tensor(start, device=self.device)
+            # Copies, since compiled programs take no views of another place; and nothing that a device would wait for.
+            asked, last = actions[:, step : step + span].clone(), step + span >= length
+            place = torch.full((), start, device=self.device)
             image, unsure, error, now, shown, past = self._step(image, now, shown, past, place, asked, level, pictures or not last, last)
             start = start + 1 if past else 0
             images.append(image)

@@ -44,7 +44,7 @@ def programs() -> int:
 
 def learner(name: str, compile: bool, **changes) -> Learner:
     torch.manual_seed(0)
-    return Learner(MODELS[name](), LearnerConfig(shift=(8, 8), compile=compile, **changes), seed=0)
+    return Learner(MODELS[name](), LearnerConfig(len(WINDOWS), shift=(8, 8), compile=compile, **changes), seed=0)
 
 
 def imagined(model: WorldModel, plans: np.ndarray = PLANS, **how):
@@ -118,10 +118,31 @@ def test_a_compiled_model_is_copied_and_pickled_like_any_other_and_shares_its_pr
 
 
 def test_a_life_can_be_compiled_and_says_so():
-    run = learn(ToroidalDotRobot(seed=0), steps=4, preset="tiny", image_size=(32, 32), compile=True)
+    run = learn(ToroidalDotRobot(seed=0), steps=8, preset="tiny", image_size=(32, 32), compile=True)
     assert run.notes == [compiling.COMPILING]
     assert run.learner.trained.compiled and run.world_model.compiled
-    assert sum(isinstance(event, Step) for event in run) == 4 and programs()
+    assert sum(isinstance(event, Step) for event in run) == 8
+    assert 2 <= programs() <= 3, "the one that tries the compiler; losses of whole batches, behind masks of one patch and of more"
+
+
+@pytest.mark.parametrize("name", ["latent", "canvas"])
+def test_shapes_that_pass_with_a_life_s_first_looks_are_not_compiled(name):
+    one = learner(name, True)
+    before = programs()
+    one.update(WINDOWS[:1], background=MEAN)
+    one.update([window.last(2) for window in WINDOWS], background=MEAN)
+    one.world_model.eval().imagine(WINDOWS[0].last(1), PLANS)
+    assert programs() == before
+
+
+def test_what_cannot_be_compiled_is_computed_all_the_same(monkeypatch):
+    plain, broken = learner("latent", False), learner("latent", True)
+
+    def fails(*graph):
+        raise RuntimeError("the compiler was interrupted")
+
+    monkeypatch.setattr(compiling, "BACKEND", fails)
+    assert broken.update(WINDOWS, background=MEAN) == plain.update(WINDOWS, background=MEAN)
 
 
 def test_a_machine_that_cannot_compile_says_so_before_anything_is_lived(monkeypatch, tmp_path):

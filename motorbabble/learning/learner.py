@@ -35,7 +35,7 @@ from motorbabble.learning.nearby import NearbyFrames, shifted_means
 from motorbabble.learning.replay import Replay, ReplayConfig
 from motorbabble.learning.schedule import ScheduleConfig, decay_groups
 from motorbabble.learning.surprise import Surprise, SurpriseConfig
-from motorbabble.models.compiling import check_compiler
+from motorbabble.models.compiling import check_compiler, uncompiled
 from motorbabble.models.precision import Precision, check_precision, precision_for
 from motorbabble.world_models.base import Batch, WorldModel, over_processes, this_process
 
@@ -183,7 +183,8 @@ class Learner:
         model, config = self.trained, self.config
         model.train()
         mean = self.replay.background() if background is None else background
-        losses = self._losses(self._batch(windows, mean), *((long[0], self._batch(long[1], mean)) if long else ()))
+        with uncompiled(len(windows) < config.batch_size or len(windows[0]) <= model.history):  # an early life's; few are alike
+            losses = self._losses(self._batch(windows, mean), *((long[0], self._batch(long[1], mean)) if long else ()))
         self.optimizer.zero_grad()
         losses["total"].backward()
         gauge = Gauge(model) if config.gauge_every and (self.updates + 1) % config.gauge_every == 0 else None

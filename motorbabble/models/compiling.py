@@ -28,7 +28,7 @@ HARMLESS = (  # what the compiler warns of while it compiles, which nobody here 
     ".*torch.jit.script_method.* is deprecated",
     "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed",
 )
-_watched: ContextVar[bool] = ContextVar("watched", default=False)
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 def compilable(replayed: bool = False, varying: Mapping[str, int] = {}) -> Callable[[Method], Method]:
@@ -40,18 +40,21 @@ def compilable(replayed: bool = False, varying: Mapping[str, int] = {}) -> Calla
     def decorate(method: Method) -> Method:
         @cache
         def program(backend: str, graph: bool) -> Callable[..., Any]:
+            import torch._dynamo  # takes a second, and is not needed otherwise
+
             return torch.compile(method, dynamic=False, backend=backend, mode="reduce-overhead" if graph else None)
 
         @wraps(method)
         def run(self: Any, *arguments: Any, **named: Any) -> Any:
-            if not self.compiled or _watched.get():
+            if not self.compiled or _plain.get():
                 return method(self, *arguments, **named)
-            _prepare()
+            _hush()
             chosen = program(BACKEND, replayed and self.device.type == "cuda")
             for name, dimension in varying.items():
                 if named.get(name) is not None:
                     torch._dynamo.maybe_mark_dynamic(named[name], dimension)
-            return chosen(self, *arguments, **named)
+            with torch._dynamo.config.patch(recompile_limit=SHAPES, suppress_errors=True):  # what cannot be compiled is computed all the same
+                return chosen(self, *arguments, **named)
 
         return run  # type: ignore[return-value]
 
@@ -59,13 +62,13 @@ def compilable(replayed: bool = False, varying: Mapping[str, int] = {}) -> Calla
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
-    """Inside, nothing is compiled, so that hooks see what passes."""
-    token = _watched.set(True)
+def uncompiled(when: bool = True) -> Iterator[None]:
+    """Inside, nothing is compiled: hooks see what passes, and shapes that will not come again take no minutes."""
+    token = _plain.set(when or _plain.get())
     try:
         yield
     finally:
-        _watched.reset(token)
+        _plain.reset(token)
 
 
 def begin(module: Any) -> None:
@@ -76,7 +79,7 @@ def begin(module: Any) -> None:
 
 def check_compiler(device: torch.device) -> None:
     """Raises ConfigurationError where nothing can be compiled for this device."""
-    _prepare()
+    _hush()
     try:
         torch.compile(lambda x: x.sin() + 1, dynamic=False, backend=BACKEND)(torch.ones(2, device=device))
     except Exception as error:  # of the compiler, whose kinds are many
@@ -86,10 +89,7 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def _prepare() -> None:
-    import torch._dynamo  # takes a second, and is not needed otherwise
-
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+def _hush() -> None:
     for message in HARMLESS:
         if ("ignore", re.compile(message, re.I), Warning, None, 0) not in warnings.filters:
             warnings.filterwarnings("ignore", message)

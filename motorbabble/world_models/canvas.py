@@ -17,7 +17,7 @@ from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
 from motorbabble.models.canvas import Frame, TargetedMAE, separator_colors
-from motorbabble.models.compiling import begin, compilable
+from motorbabble.models.compiling import begin, compilable, uncompiled
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.mover import Mover
 from motorbabble.world_models.base import Batch, Imagination, WorldModel, looking, over_processes
@@ -105,6 +105,10 @@ class CanvasWorldModel(WorldModel):
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """What stands on the canvas is encoded once; all plans run in one batch."""
         window = self.check_window(window.last(self.history))
+        with uncompiled(len(window) < self.history):  # a life's first windows
+            return self._imagined(window, plans, pictures)
+
+    def _imagined(self, window: Window, plans: np.ndarray, pictures: bool) -> Imagination:
         actions = torch.from_numpy(self.check_plans(plans)).to(self.device)
         n, length = actions.shape[:2]
         mae = self.autoencoder

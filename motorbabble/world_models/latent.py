@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Window
 from motorbabble.models.autoencoder import AutoencoderConfig
-from motorbabble.models.compiling import begin, compilable
+from motorbabble.models.compiling import begin, compilable, uncompiled
 from motorbabble.models.ensemble import WEIGHT, EnsembleHeads
 from motorbabble.models.kinds import make_autoencoder, make_predictor
 from motorbabble.models.level import Level, Rung
@@ -144,8 +144,12 @@ class LatentWorldModel(WorldModel):
     @looking
     def imagine(self, window: Window, plans: np.ndarray, *, pictures: bool = True, level: int = 0) -> Imagination:
         """Frames of the window are encoded once, their keys and values computed once; all plans run in one batch."""
-        span = self._rung(level).span
         window = self.check_window(window.last(self.history))
+        with uncompiled(len(window) < self.history):  # a life's first windows
+            return self._imagined(window, plans, pictures, level)
+
+    def _imagined(self, window: Window, plans: np.ndarray, pictures: bool, level: int) -> Imagination:
+        span = self._rung(level).span
         actions = torch.from_numpy(self.check_plans(plans, span)).to(self.device)
         led = torch.from_numpy(np.asarray(window.actions, np.float32)).to(self.device)
         n, length = actions.shape[:2]

@@ -142,7 +142,10 @@ def test_what_cannot_be_compiled_is_computed_all_the_same(monkeypatch):
         raise RuntimeError("the compiler was interrupted")
 
     monkeypatch.setattr(compiling, "BACKEND", fails)
-    assert broken.update(WINDOWS, background=MEAN) == plain.update(WINDOWS, background=MEAN)
+    whole = compiling.compilable()(lambda model, batch: model.losses(batch)["total"])
+    with pytest.warns(RuntimeWarning, match="could not be compiled and is computed as if compile were false .*interrupted"):
+        assert whole(broken.trained, Batch.of(WINDOWS)) == plain.trained.losses(Batch.of(WINDOWS))["total"]
+    assert whole(broken.trained, Batch.of(WINDOWS)) == plain.trained.losses(Batch.of(WINDOWS))["total"], "and is not tried again"
 
 
 def test_a_machine_that_cannot_compile_says_so_before_anything_is_lived(monkeypatch, tmp_path):

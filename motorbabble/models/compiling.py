@@ -38,23 +38,35 @@ def compilable(replayed: bool = False, varying: Mapping[str, int] = {}) -> Calla
     """
 
     def decorate(method: Method) -> Method:
+        refused: list[Exception] = []  # at most one
+
         @cache
         def program(backend: str, graph: bool) -> Callable[..., Any]:
-            import torch._dynamo  # takes a second, and is not needed otherwise
-
             return torch.compile(method, dynamic=False, backend=backend, mode="reduce-overhead" if graph else None)
 
         @wraps(method)
         def run(self: Any, *arguments: Any, **named: Any) -> Any:
-            if not self.compiled or _plain.get():
+            if not self.compiled or refused or _plain.get():
                 return method(self, *arguments, **named)
             _hush()
+            from torch._dynamo.exc import TorchDynamoException  # takes a second, and is not needed otherwise
+
             chosen = program(BACKEND, replayed and self.device.type == "cuda")
             for name, dimension in varying.items():
                 if named.get(name) is not None:
                     torch._dynamo.maybe_mark_dynamic(named[name], dimension)
-            with torch._dynamo.config.patch(recompile_limit=SHAPES, suppress_errors=True):  # what cannot be compiled is computed all the same
-                return chosen(self, *arguments, **named)
+            try:
+                with torch._dynamo.config.patch(recompile_limit=SHAPES):
+                    return chosen(self, *arguments, **named)
+            except TorchDynamoException as error:  # the robot need not stop for that
+                refused.append(error)
+                warnings.warn(
+                    f"{method.__name__} could not be compiled and is computed as if compile were false ({_told(error)}); if a compiler "
+                    "was interrupted here before, its cache may be damaged: set TORCHINDUCTOR_CACHE_DIR to an empty folder",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return method(self, *arguments, **named)
 
         return run  # type: ignore[return-value]
 
@@ -87,6 +99,11 @@ def check_compiler(device: torch.device) -> None:
             f"compile is true, and nothing can be compiled for {device} here ({type(error).__name__}); "
             "install a C++ compiler such as g++ (and Triton for CUDA), or leave compile false"
         ) from error
+
+
+def _told(error: Exception) -> str:
+    """What happened, without the stack that torch tells with it."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "nothing else is known")
 
 
 def _hush() -> None:

@@ -74,8 +74,11 @@ def test_a_curve_that_goes_astray_is_noticed(run, monkeypatch):
 
 
 def test_what_is_measured_and_compared_can_be_compiled(run, monkeypatch):
+    import gpu
+
     from motorbabble.models import compiling
 
+    monkeypatch.setattr(gpu, "KINDS", ("latent",))
     monkeypatch.setattr(compiling, "BACKEND", "eager")  # recorded, and computed operation by operation, which takes no minutes
     torch._dynamo.reset()
     assert json.loads(run("--device", "cpu", "--quick", "--parity", "--compile").out)["compile"]

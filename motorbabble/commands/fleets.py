@@ -25,6 +25,7 @@ class FleetFlags:
     """Several robots live, one learner learns from all of them; in the end one of them sits the exam."""
 
     robots: int = 4  # all as the recipe's, each with a seed of its own
+    devices: int = 1  # that the learner spreads each batch over, all of one machine; where it has no GPUs, processes on its cores
     address: str | None = None  # of a Ray cluster that is there already; None: one of this machine's own
     recipe: Annotated[LearningRecipe, tyro.conf.arg(name="")] = field(default_factory=lambda: _recipe("toroidal_dot_latent"))
 
@@ -49,8 +50,9 @@ def fleet(arguments: Sequence[str]) -> None:
     name = words[0] if words else "toroidal_dot_latent"
     chosen: FleetFlags = parse(FleetFlags(recipe=_recipe(name)), flags, f"babble fleet {name}")
     console = Console()
+    where = {"address": chosen.address, "devices": chosen.devices}
     with interrupts() as stop:
-        lives = Fleet(chosen.recipe, chosen.robots, name=chosen.recipe.name or f"{name}-fleet", stop=stop, address=chosen.address)
+        lives = Fleet(chosen.recipe, chosen.robots, name=chosen.recipe.name or f"{name}-fleet", stop=stop, **where)
         with lives:
             console.print(f"{chosen.robots} robots live; what is learned from all of them is saved in {lives.folder}.", highlight=False)
             said = 0.0

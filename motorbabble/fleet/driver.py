@@ -7,11 +7,12 @@ a new session; one that fails by itself (a RobotError) leaves the others alone. 
 Where nobody lives any more, or the learner failed, the fleet ends with that error.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from os import cpu_count
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from threading import Event as Flag
@@ -54,7 +55,8 @@ class Fleet:
 
     `robots`: how many, all as the recipe's; or the configuration of each. `holds_out` keeps moments out of everything learned from, and must be
     a function of the Observation alone. `address`: of a Ray cluster that is there already; its machines must reach the recipe's folders.
-    `settings` are those of the model and the learner, as `learn` takes them. `stop` ends it at the next beat.
+    `devices`: of one machine, that the learner spreads each batch over; where there are no GPUs, processes on its cores. `settings` are those of
+    the model and the learner, as `learn` takes them. `stop` ends it at the next beat.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Fleet:
         holds_out: Callable[[Observation], bool] | None = None,
         address: str | None = None,
         cpus: int | None = None,
+        devices: int = 1,
         **settings: Any,
     ):
         found = RECIPES.get(recipe) if isinstance(recipe, str) else recipe
@@ -74,8 +77,8 @@ class Fleet:
             learning = [name for name, one in RECIPES.items() if isinstance(one, LearningRecipe)]
             raise ConfigurationError(f"{recipe!r} is no recipe of one that learns; choose one of {', '.join(learning)}")
         configs = [found.robot] * robots if isinstance(robots, int) else list(robots)
-        if not configs:
-            raise ConfigurationError(f"robots is {robots!r}; a fleet needs at least 1")
+        if not configs or devices < 1:
+            raise ConfigurationError(f"{len(configs)} robots and {devices} devices are no fleet; give at least 1 of each")
         if not found.record or found.keep.checkpoints is None:
             raise ConfigurationError("a fleet is kept alive by what it records and saves; leave record on, and give a folder for checkpoints")
         keep = replace(found.keep, sessions=found.keep.sessions.absolute(), checkpoints=found.keep.checkpoints.absolute())  # actors stand elsewhere
@@ -86,7 +89,7 @@ class Fleet:
         self.robots: list[_Robot] = []
         self.folder: Path | None = None  # of the checkpoint, once it is known
         self.result: dict[str, Any] = {}
-        self._address, self._cpus = address, cpus
+        self._address, self._cpus, self._devices = address, cpus, devices
         self._held, self._began = ExitStack(), time.monotonic()
         self.teacher: Any = None
 
@@ -209,7 +212,7 @@ class Fleet:
     def _taught(self, mind: Mind, kind: str) -> Any:
         """The learner's actor, which Ray begins anew whenever it is killed."""
         assert self.folder
-        recipe, gpus = self.recipe, min(1, self._ray.cluster_resources().get("GPU", 0)) if self.recipe.device != "cpu" else 0
+        recipe, gpus = self.recipe, self._gpus()
         course = Course(
             **vars(mind),
             seed=recipe.seed,
@@ -220,12 +223,22 @@ class Fleet:
             save_updates=recipe.keep.save_updates,
             save_seconds=recipe.keep.save_seconds,
             device="auto" if gpus else "cpu",
-            threads=recipe.threads or max(1, (cpu_count() or 1) - 1),
+            devices=self._devices,
+            threads=recipe.threads or max(1, ((os.cpu_count() or 1) - 1) // self._devices),
             holds_out=self.holds_out,
         )
         groups = {"news": len(self.robots) + 1}
         actor = self._ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=-1, concurrency_groups=groups)(Teacher)
-        return actor.remote(course, _was_killed, _shared)
+        return actor.remote(course, _was_killed, _shared, partial(os._exit, 1))
+
+    def _gpus(self) -> int:
+        """As many as the learner takes, all of one machine; 0 where there are none, or none are wanted."""
+        most = max((int(node["Resources"].get("GPU", 0)) for node in self._ray.nodes() if node["Alive"]), default=0)
+        if not most or self.recipe.device == "cpu":
+            return 0
+        if most < self._devices:
+            raise ConfigurationError(f"no machine of this cluster has {self._devices} GPUs, one has {most}; give as many devices, or device cpu")
+        return self._devices
 
     def _new_actor(self, robot: _Robot) -> Any:
         robot.actor, robot.lives = self._body.remote(robot.place), robot.lives + 1

@@ -6,6 +6,7 @@ up to `beside_updates` times while no other look waits, and rests when nothing n
 Decisions: what it was not told it reads. A look is told with its number, and whatever is missing before it (it was killed meanwhile; a robot was, and
 another one took its place) is on disk by then, since a step is recorded before the next look. So a teacher that begins again needs only its
 checkpoint, and no look is missing from what it learns from. The checkpoint is a training's: a life may begin with what a fleet has learned.
+Over several devices (spread.py) it ends where one of its helpers is killed, and begins again in the same way.
 """
 
 import copy
@@ -15,8 +16,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -30,6 +32,7 @@ from motorbabble.fleet.replays import Replays
 from motorbabble.fleet.tape import Tape
 from motorbabble.learning.checkpoint import Checkpoints, Identity
 from motorbabble.learning.learner import Learner, LearnerConfig
+from motorbabble.learning.spread import Spread
 from motorbabble.learning.state import counters_of, load_learned
 from motorbabble.learning.training import saved_learner
 from motorbabble.world_models.kinds import CLASSES
@@ -72,23 +75,32 @@ class Course(Mind):
     save_updates: int
     save_seconds: float
     device: str = "cpu"
-    threads: int = 1
+    devices: int = 1  # that each batch is spread over
+    threads: int = 1  # of each
     holds_out: Callable[[Observation], bool] | None = None
 
 
 class Teacher:
     """Methods are called by robots and by whoever started the fleet. `hear` keeps its order; `news` may wait, in threads of its own."""
 
-    def __init__(self, course: Course, again: Callable[[], bool] = lambda: False, share: Callable[[Any], Any] = lambda weights: weights):
-        """`again`: whether it was killed before. `share`: what makes of a set of weights something that is cheap to send to many."""
-        self.course, self._again, self._share = course, again, share
+    def __init__(
+        self,
+        course: Course,
+        again: Callable[[], bool] = lambda: False,
+        share: Callable[[Any], Any] = lambda weights: weights,
+        end: Callable[[], None] = lambda: None,
+    ):
+        """`again`: whether it was killed before. `share`: what makes of a set of weights something that is cheap to send to many.
+        `end`: what ends its process at once, so that another one begins.
+        """
+        self.course, self._again, self._share, self._end = course, again, share, end
         self.failed: Failure | None = None
         self._inbox: SimpleQueue[Any] = SimpleQueue()
         self._told = threading.Condition()
         self._studied, self._lives = [-1] * course.robots, [""] * course.robots
         self._studies: list[deque[Study]] = [deque(maxlen=REMEMBERED) for _ in range(course.robots)]
         self._begun, self._newest, self._shared = secrets.token_hex(4), None, ("", None)
-        self._checkpoints: Checkpoints | None = None
+        self._held = ExitStack()
         try:
             self._begin()
         except BaseException as error:
@@ -135,8 +147,7 @@ class Teacher:
                 self._save()
             except MotorbabbleError as error:
                 self._fail(error)
-        if self._checkpoints:
-            self._checkpoints.__exit__()
+        self._held.close()
         return self.failed
 
     # Parts
@@ -149,12 +160,12 @@ class Teacher:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if course.device == "auto" else course.device)
         torch.manual_seed(course.seed)
         model = CLASSES[course.kind].make(course.image_shape, course.action_size, course.settings)
-        self.learner = Learner(model.to(device), replace(course.config, updates_per_step=most, gate=forever), course.seed)
+        spread = partial(Spread, processes=course.devices, threads=course.threads, when_lost=self._lost) if course.devices > 1 else Learner
+        self.learner = spread(model.to(device), replace(course.config, updates_per_step=most, gate=forever), course.seed)
+        self._held.callback(self.learner.close)
         self.learner.replay = self.replays = Replays(course.config.replay, course.robots)
-        checkpoints = Checkpoints(course.folder)
-        checkpoints.__enter__()
-        self._checkpoints = checkpoints
-        if loaded := checkpoints.load(course.identity):
+        self._checkpoints = self._held.enter_context(Checkpoints(course.folder))
+        if loaded := self._checkpoints.load(course.identity):
             self._go_on(loaded)
         else:
             self._save()
@@ -170,7 +181,8 @@ class Teacher:
         goes_on = f"goes on where it was saved, after {self.learner.updates} updates."
         self.notes = [f"It {goes_on}", *loaded.notes]
         if self._again():
-            self._to_say = (f"The learner's actor was killed; another one {goes_on}", *loaded.notes)
+            who = "The learner's actor" if self.course.devices == 1 else "The learner's actor, or one of its helpers,"
+            self._to_say = (f"{who} was killed; another one {goes_on}", *loaded.notes)
 
     def _teach(self) -> None:
         try:
@@ -259,7 +271,6 @@ class Teacher:
 
     def _save(self) -> None:
         course, learner = self.course, self.learner
-        assert self._checkpoints
         self._due = (learner.updates, time.monotonic())
         tapes = [Tape(course.sessions, course.fleet, robot) for robot in range(course.robots)]
         sources = [[meta.session, meta.moments or 0] for tape in tapes for meta in tape.sessions()]
@@ -268,6 +279,12 @@ class Teacher:
         best = {name: value.detach() for name, value in learner.world_model.state_dict().items()}
         about = {"fleet": course.fleet, "robots": course.robots}
         self._checkpoints.save(learner.updates, saved_learner(learner, course.identity, training, mean, best, about))
+
+    def _lost(self, error: MotorbabbleError, killed: bool) -> None:
+        """A helper is gone; where it was killed, all begin again from what was saved."""
+        if killed:
+            self._end()
+        self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         with self._told:

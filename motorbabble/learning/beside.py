@@ -238,12 +238,12 @@ def _send(pipe: Connection, first: Any, outbox: "SimpleQueue[Any]") -> None:
             pipe.send(message)
 
 
-def as_error(name: str, text: str, where: str) -> MotorbabbleError:
-    """What the process failed with, as it would be raised here: one of ours as what it is. `where` goes along as a note."""
+def as_error(name: str, text: str, where: str, who: str = "the process that learns beside the robot") -> MotorbabbleError:
+    """What another process failed with, as it would be raised here: one of ours as what it is. `where` goes along as a note."""
     kind = vars(errors).get(name)
     if isinstance(kind, type) and issubclass(kind, MotorbabbleError):
         error = kind(text)
     else:
-        error = LearningError(f"the process that learns beside the robot failed with {name} ({text:.300}); learn in the loop to find out why")
+        error = LearningError(f"{who} failed with {name} ({text:.300}); learn in the loop to find out why")
     error.add_note(where)
     return error

@@ -14,6 +14,7 @@ What it is between two updates: trained weights, averaged weights, optimizer, le
 """
 
 import copy
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -82,6 +83,7 @@ class Learner:
     """`remember` what is seen, then `study`. `holds_out(observation)` True keeps a moment out of everything learned from."""
 
     waits = True  # whether the robot waits for `study` until the gate opens
+    leads = False  # whether all other processes that learn together do what it does
 
     def __init__(
         self,
@@ -99,9 +101,7 @@ class Learner:
         if config.compile:
             check_compiler(world_model.device)
         world_model.compiled = config.compile
-        self._losses = _Losses(world_model)
-        if this_process()[1] > 1:  # from here on every process has the first one's weights, whatever it was seeded with
-            self._losses = DistributedDataParallel(self._losses, find_unused_parameters=not world_model.uses_all_weights)
+        self._tie()
         self.world_model = copy.deepcopy(world_model).requires_grad_(False).eval() if config.ema_decay else world_model
         self.replay = Replay(config.replay)
         megabytes = config.replay.device_mb if config.replay.device_mb is not None else 4096 if world_model.device.type == "cuda" else 0
@@ -191,8 +191,7 @@ class Learner:
         # Each level on its own: the large gradients of a new one do not hold back what lies below.
         norm, *norms = (float(torch.nn.utils.clip_grad_norm_(part, config.clip_norm)) for part in self._parts())
         rate = config.schedule.at(self.updates)
-        averages = over_processes(torch.stack([value.detach().float() for value in losses.values()])).tolist()
-        values = dict(zip(losses, averages, strict=True)) | {"grad_norm": norm, "learning_rate": rate}
+        values = self._of_all(losses) | {"grad_norm": norm, "learning_rate": rate}
         below = values.pop("below", values["total"])
         if long and math.isfinite(below) and not math.isfinite(values["total"]):  # only the level is lost, not the life
             self.levels.fail(long[0])
@@ -227,6 +226,7 @@ class Learner:
         for group in decay_groups(self.trained, self.config.weight_decay):
             self.optimizer.add_param_group({**group, "params": [parameter for parameter in group["params"] if id(parameter) in new]})
         self.levels.grown()
+        self._tie()
 
     def retire(self) -> None:
         """The highest level goes, from both models and from the optimiser."""
@@ -239,6 +239,7 @@ class Learner:
         for parameter in gone & self.optimizer.state.keys():
             del self.optimizer.state[parameter]
         self.levels.retired()
+        self._tie()
 
     def _parts(self) -> list[list[nn.Parameter]]:
         """The trained model's parameters, level by level."""
@@ -249,7 +250,7 @@ class Learner:
 
     def _adjust_levels(self, losses: Mapping[str, float]) -> tuple[str, ...]:
         """After an update: as many levels as there should be; answers what a person should hear of it."""
-        if not self.trained.can_grow or this_process()[1] > 1:
+        if not self.trained.can_grow or (this_process()[1] > 1 and not self.leads):
             return ()
         if "fresh_error" in losses:
             self.levels.score(0, losses["fresh_error"], losses["fresh_copy_error"])
@@ -292,6 +293,22 @@ class Learner:
             if drawn := self.replay.sample(self.config.batch_size, length, self.rng):
                 return level, drawn
         return None
+
+    def _tie(self) -> None:
+        """Several processes become one: from here on each has the first one's weights, and gradients that are the mean of all."""
+        self._losses: nn.Module = _Losses(self.trained)
+        if this_process()[1] > 1:
+            gc.collect()  # the tie before this one, if there was one, would go on averaging
+            partly = len(self.trained.spans) > 1 or not self.trained.uses_all_weights  # an update is of one level above 0 at most
+            self._losses = DistributedDataParallel(self._losses, find_unused_parameters=partly)
+
+    def _of_all(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Of all processes the mean; but the first one has the first window, and the last one the last."""
+        rank, processes = this_process()
+        whose = {"fresh": 0, "remembered": processes - 1}
+        weights = [processes * (rank == whose[part]) if (part := name.partition("_")[0]) in whose else 1 for name in losses]
+        mine = [value.detach().float() * weight for value, weight in zip(losses.values(), weights, strict=True)]
+        return dict(zip(losses, over_processes(torch.stack(mine)).tolist(), strict=True))
 
     @torch.no_grad()
     def _average(self) -> None:

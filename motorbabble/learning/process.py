@@ -39,7 +39,7 @@ def main(pipe: Connection, board: Board) -> None:
     for number in TOLD:
         signal.signal(number, signal.SIG_IGN)
     inbox: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    threading.Thread(target=listen, args=(pipe, inbox), daemon=True).start()
     try:
         _serve(pipe, board, inbox)
     except BaseException as error:
@@ -47,7 +47,7 @@ def main(pipe: Connection, board: Board) -> None:
             pipe.send(("failed", (type(error).__name__, " ".join(str(error).split()), traceback.format_exc()), 0))
 
 
-def _listen(pipe: Connection, inbox: "SimpleQueue[Any]") -> None:
+def listen(pipe: Connection, inbox: "SimpleQueue[Any]") -> None:
     """Whatever comes; when nothing can come any more, this process ends, whatever else it is doing."""
     try:
         while True:
@@ -92,7 +92,7 @@ def _learner(model: Any, config: LearnerConfig, device: torch.device, threads: i
     torch.set_num_threads(threads)
     most = config.beside_updates
     forever = replace(config.gate, reconstruction_skill=float("inf"), max_updates=most, max_seconds=float("inf"), patience=most + 1)
-    learner = Learner(_filled(*model).to(device), replace(config, updates_per_step=most, gate=forever))
+    learner = Learner(filled(*model).to(device), replace(config, updates_per_step=most, gate=forever))
     load(learner, state)
     learner.replay = replay
     return learner
@@ -144,7 +144,7 @@ def stripped(model: WorldModel) -> tuple[WorldModel, list[Numbers]]:
     return bare, list(numbers.values())
 
 
-def _filled(model: WorldModel, numbers: list[Numbers]) -> WorldModel:
+def filled(model: WorldModel, numbers: list[Numbers]) -> WorldModel:
     for places, learns, array in numbers:
         tensor = torch.from_numpy(array.copy())
         tensor = tensor if learns is None else nn.Parameter(tensor, learns)

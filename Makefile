@@ -56,6 +56,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/growth.py
 	@$(BIN)/python benchmarks/where_time_goes.py
 	@$(BIN)/python benchmarks/compiled.py
+	@$(BIN)/python benchmarks/spread.py
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world dot
 	@$(BIN)/python benchmarks/first_life.py --seed 0 --world bodies
 	@$(BIN)/python benchmarks/canvas.py --seed 0

@@ -16,7 +16,7 @@ from motorbabble.learning.learner import Learner, LearnerConfig
 from motorbabble.learning.schedule import ScheduleConfig
 from motorbabble.world_models.base import WorldModel, this_process
 
-UPDATES, CANVAS_UPDATES, BATCH = 50, 15, 4
+UPDATES, CANVAS_UPDATES, BATCH = 30, 12, 4
 RATE = ScheduleConfig(learning_rate=2e-3, warmup_steps=15)
 
 

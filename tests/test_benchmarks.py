@@ -18,6 +18,7 @@ import compiled
 import growth
 import in_turn
 import speed
+import spread
 import where_time_goes
 from measuring import RESULTS, best_product, keep, kept, machine, markdown, operations_of, timed
 from variants import VARIANTS, Variant, each_action, lived
@@ -281,6 +282,7 @@ SHOWN = {
     "growth": lambda told: growth.table({name: told[name] for name in growth.WORDS}),
     "where_time_goes": lambda told: where_time_goes.table(told["models"]),
     "compiled": lambda told: compiled.table(told["models"]),
+    "spread": lambda told: spread.table(told["models"]),
 }
 
 
@@ -292,6 +294,6 @@ def test_the_document_shows_what_was_found_last(section):
 
 def test_make_bench_begins_with_what_the_document_shows():
     steps = subprocess.run(["make", "-n", "bench"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    named = [f"benchmarks/{name}.py" for name in ("speed", "growth", "where_time_goes", "compiled")]
-    assert [line.split()[1] for line in steps.splitlines() if "benchmarks/" in line][:4] == named
+    named = [f"benchmarks/{name}.py" for name in ("speed", "growth", "where_time_goes", "compiled", "spread")]
+    assert [line.split()[1] for line in steps.splitlines() if "benchmarks/" in line][:5] == named
     assert all(name in DOCUMENT for name in named)

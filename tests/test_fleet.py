@@ -173,6 +173,8 @@ def test_what_cannot_be_a_fleet_is_said():
         Fleet("toroidal_dot_runner")
     with pytest.raises(ConfigurationError, match="at least 1"):
         Fleet("toroidal_dot_latent", robots=0)
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        Fleet("toroidal_dot_latent", devices=0)
     dot = RECIPES["toroidal_dot_latent"]
     assert isinstance(dot, LearningRecipe)
     with pytest.raises(ConfigurationError, match="leave record on"):
@@ -195,8 +197,9 @@ def kill(ray: Any, actor: Any) -> None:
     os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
 
 
-def test_two_robots_teach_one_learner_and_whoever_is_killed_is_replaced(ray, tmp_path):
-    with Fleet(recipe(tmp_path, steps=40), 2, **SMALL) as fleet:
+@pytest.mark.parametrize("devices", [2, pytest.param(1, marks=pytest.mark.soak)])
+def test_two_robots_teach_one_learner_and_whoever_is_killed_is_replaced(ray, tmp_path, devices):
+    with Fleet(recipe(tmp_path, steps=40), 2, devices=devices, **SMALL) as fleet:
         assert fleet.folder
         tape, acknowledged, said, killed = Tape(tmp_path / "sessions" / fleet.folder.parent.name, fleet.fleet, 1), 0, [], set()
         for beat in fleet:
@@ -206,12 +209,16 @@ def test_two_robots_teach_one_learner_and_whoever_is_killed_is_replaced(ray, tmp
                 killed.add("robot")
                 kill(ray, fleet.robots[1].actor)
                 assert tape.extent()[1] >= acknowledged
-            if "learner" not in killed and beat.robot == 0 and beat.steps >= 20:
+            if "helper" not in killed and beat.robot == 0 and beat.steps >= 12 and devices > 1:
+                killed.add("helper")
+                os.kill(ray.get(fleet.teacher.__ray_call__.remote(lambda self: self.learner.helpers[0])), signal.SIGKILL)
+            if "learner" not in killed and beat.robot == 0 and beat.steps >= 24:
                 killed.add("learner")
                 kill(ray, fleet.teacher)
         assert tape.extent()[1] == 40 and len(tape.sessions()) == 2
         assert "The actor of robot 1 was killed; another one goes on where its recordings end." in said
-        assert any(note.startswith("The learner's actor was killed; another one goes on where it was saved, after ") for note in said)
+        whose = "The learner's actor was killed" if devices == 1 else "The learner's actor, or one of its helpers, was killed"
+        assert sum(note.startswith(f"{whose}; another one goes on where it was saved, after ") for note in said) == devices
     result = fleet.result
     assert [(robot["steps"], robot["actors"], robot["why"]) for robot in result["robots"]] == [(40, 1, ""), (40, 2, "")]
     assert result["steps"] == 80 and result["updates"] >= 80

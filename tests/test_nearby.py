@@ -68,18 +68,16 @@ def test_frames_that_were_forgotten_give_way_to_new_ones():
 
 
 def test_a_frame_is_copied_over_once(monkeypatch):
-    near, copied = learner(device_mb=1.0), []
-    stack = np.stack
-    monkeypatch.setattr("motorbabble.learning.nearby.np.stack", lambda some, *how: copied.append(len(some)) or stack(some, *how))
-    fetch = near._nearby._fetch
-
-    def counted(wanted, store):
-        before = len(copied)
-        fetch(wanted, store)
-        counts.append(sum(copied[before:]))
-
+    near = learner(device_mb=1.0)
     counts: list[int] = []
-    monkeypatch.setattr(near._nearby, "_fetch", counted)
+    fetch = near._nearby._slots.fetch
+
+    def counted(frames, most):
+        new = fetch(frames, most)
+        counts.append(len(new))
+        return new
+
+    monkeypatch.setattr(near._nearby._slots, "fetch", counted)
     for _ in range(40):
         batch(near)
     assert sum(counts) == 20 and counts[0] >= 3 and not any(counts[-5:])
@@ -90,7 +88,8 @@ def test_another_frame_that_got_a_forgotten_ones_id_is_not_mistaken_for_it():
     old, new = (np.full((4, 4, 3), value, np.uint8) for value in (1, 2))
     none, still = np.zeros((0, 0), np.float32), np.zeros((1, 2), int)
     assert near.gather([Remembered.of([old], none)], still) is not None
-    near._slots[id(new)] = near._slots.pop(id(old))  # as if `new` lay where `old` did
+    places = near._slots._of
+    places[id(new)] = places.pop(id(old))  # as if `new` lay where `old` did
     found = near.gather([Remembered.of([new], none)], still)
     assert found is not None and bool((found == 2).all()) and len(near._slots) == 1
 

@@ -57,7 +57,7 @@ def apart(several: list[dict[str, float]], one: list[dict[str, float]]) -> float
 def test_two_processes_learn_what_one_learns(two_processes):
     one, weights = learned()
     first, second = (process["honest"] for process in two_processes)
-    assert len(first[0]) == 50
+    assert len(first[0]) == 30
     assert apart(first[0], one) < 1e-5
     assert first == second, "both say the same, and have the same weights"
     # Keys' biases hardly matter to attention: what little gradient they have is rounding, which Adam makes as large as any other. So it

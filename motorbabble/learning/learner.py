@@ -83,7 +83,6 @@ class Learner:
     """`remember` what is seen, then `study`. `holds_out(observation)` True keeps a moment out of everything learned from."""
 
     waits = True  # whether the robot waits for `study` until the gate opens
-    leads = False  # whether all other processes that learn together do what it does
 
     def __init__(
         self,
@@ -250,7 +249,7 @@ class Learner:
 
     def _adjust_levels(self, losses: Mapping[str, float]) -> tuple[str, ...]:
         """After an update: as many levels as there should be; answers what a person should hear of it."""
-        if not self.trained.can_grow or (this_process()[1] > 1 and not self.leads):
+        if not self.trained.can_grow or this_process()[1] > 1:
             return ()
         if "fresh_error" in losses:
             self.levels.score(0, losses["fresh_error"], losses["fresh_copy_error"])

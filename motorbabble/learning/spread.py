@@ -34,7 +34,7 @@ from motorbabble.learning.learner import Learner, LearnerConfig
 from motorbabble.learning.nearby import Slots
 from motorbabble.learning.process import state_of, stripped
 from motorbabble.learning.replay import Remembered
-from motorbabble.world_models.base import WorldModel, this_process
+from motorbabble.world_models.base import WorldModel, helpers
 
 LATE = 120.0  # seconds until a helper must have begun
 LEAVING = 10.0  # until one must have ended, or it is killed
@@ -42,14 +42,11 @@ Long = tuple[int, list[Window]] | None  # a level above 0, and windows for it
 
 
 class Spread(Learner):
-    """A Learner in `processes` processes of `threads` threads each; on CUDA each has a device, this one the model's.
+    """A Learner with helpers: `processes` in all, each helper's of `threads` threads; on CUDA each has a device, this one the model's.
 
-    What is to be loaded is loaded before the first update: there the helpers become what this one is. `when_lost` is called, in another thread,
-    once a helper is gone, with the error and whether somebody killed it: this one may wait for it in vain. ConfigurationError where they cannot
-    share a batch evenly, or are more than there are devices.
+    `when_lost` is called, in another thread, once a helper is gone, with the error and whether somebody killed it: this one may wait for it in
+    vain. ConfigurationError where they cannot share a batch evenly, or are more than there are devices. `close` it: a process has one at a time.
     """
-
-    leads = True
 
     def __init__(
         self,
@@ -63,7 +60,8 @@ class Spread(Learner):
         when_lost: Callable[[MotorbabbleError, bool], None] = lambda error, killed: None,
     ):
         self._helpers: list[_Helper] = []
-        self._when_lost, self._is_lost, self._closed, self._alike = when_lost, Flag(), False, False
+        self._when_lost, self._is_lost, self._closed = when_lost, Flag(), False
+        self._alike_after = -1  # updates: the helpers are what this one was then
         self._error: MotorbabbleError | None = None
         devices = _devices(world_model, config, processes)
         self._folder = tempfile.TemporaryDirectory(prefix="motorbabble-", ignore_cleanup_errors=True)
@@ -76,7 +74,8 @@ class Spread(Learner):
             for helper in self._helpers:
                 helper.wait_until_begun(late)
             threading.Thread(target=self._watch, daemon=True).start()
-            self._together(lambda: meet(world_model.device, 0, processes, meeting))
+            helpers.has_some = True
+            meet(world_model.device, 0, processes, meeting)
             self._together(lambda: Learner.__init__(self, world_model, config, seed, holds_out))
         except BaseException:
             self.close()
@@ -94,12 +93,13 @@ class Spread(Learner):
         longs = [(long[0], share) for share in self._shares(long[1])] if long else [None] * len(shares)
 
         def learn() -> dict[str, float]:
-            if not self._alike:
+            if self._alike_after != self.updates:  # at first, and where something was loaded
                 self._tell("load", state_of(self))
-                self._alike = True
             for helper, share, above in zip(self._helpers, shares[1:], longs[1:], strict=True):
                 helper.tell("update", self.rng.bit_generator.state, *helper.sent(mean, share, above, self.config.replay.capacity))
-            return Learner.update(self, shares[0], fresh, mean, longs[0])
+            losses = Learner.update(self, shares[0], fresh, mean, longs[0])
+            self._alike_after = self.updates
+            return losses
 
         return self._together(learn)
 
@@ -126,6 +126,7 @@ class Spread(Learner):
             self._tell("end")
         if dist.is_initialized() and (not self._is_lost.is_set() or dist.get_backend() == "gloo"):  # NCCL would wait for the one that is lost
             dist.destroy_process_group()
+        helpers.has_some = dist.is_initialized()
         for helper in self._helpers:
             helper.end()
         self._folder.cleanup()
@@ -148,7 +149,8 @@ class Spread(Learner):
     def _together(self, act: Callable[[], Any]) -> Any:
         """What all do at once; where that fails because one of them is gone, that is said."""
         try:
-            return act()
+            with helpers.joined():
+                return act()
         except (RuntimeError, OSError) as error:
             if self._is_lost.wait(LEAVING) and self._error:
                 raise self._error from error
@@ -233,8 +235,8 @@ def _frames(window: Window) -> Sequence[np.ndarray]:
 
 def _devices(model: WorldModel, config: LearnerConfig, processes: int) -> list[torch.device]:
     """One for each helper."""
-    if this_process()[1] > 1:
-        raise ConfigurationError(f"{this_process()[1]} processes learn together already; spread what one of them learns over no more")
+    if dist.is_initialized():
+        raise ConfigurationError(f"{dist.get_world_size()} processes learn together already; spread one learner at a time, in a process of its own")
     if processes < 2:
         raise ConfigurationError(f"learning cannot be spread over {processes} processes; give 2 or more, or take a Learner")
     if config.compile:

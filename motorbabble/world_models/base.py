@@ -8,8 +8,9 @@ A model may see smaller frames than its robot gives: whatever enters such a mind
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -86,9 +87,32 @@ def _even(seeds: np.ndarray, purpose: str, count: int) -> np.ndarray:
     return (mixed(starts[:, None] + places) >> 40).astype(np.float32) / 2**24
 
 
+class Helpers:
+    """Of a process that has some (learning/spread.py): it learns together with them inside `with helpers.joined():`, and alone elsewhere."""
+
+    def __init__(self):
+        self.has_some = False
+        self._are_joined: ContextVar[bool] = ContextVar("joined", default=False)
+
+    @property
+    def are_apart(self) -> bool:
+        return self.has_some and not self._are_joined.get()
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        token = self._are_joined.set(True)
+        try:
+            yield
+        finally:
+            self._are_joined.reset(token)
+
+
+helpers = Helpers()
+
+
 def this_process() -> tuple[int, int]:
     """The number of this process, from 0, and how many learn together: (0, 1) unless torch.distributed was told otherwise."""
-    together = dist.is_available() and dist.is_initialized()
+    together = dist.is_available() and dist.is_initialized() and not helpers.are_apart
     return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
 

@@ -9,6 +9,7 @@ takes, answering doubt alone or pictures too (in between, a model always looks a
 running mean of 20 updates, are apart, at most, as a share of the CPU's, and how far the means over all updates. Exit status 1 where
 the former is over 2 %. Beside it stands how far the CPU's own curve gets from itself when its weights begin a ten-thousandth apart: learning
 spreads any difference. `--device cpu --precision bfloat16 --side 32` imitates a GPU's rounding, slowly.
+`--devices 4` measures with each batch spread over four of them (motorbabble/learning/spread.py); shares are of the peak of all.
 `--compile` measures with losses and imagining compiled, and on CUDA replayed as graphs, after longer warming up; run it with and without.
 `--device cpu --quick` runs all of it tiny, to see that it works; its numbers say nothing.
 """
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -27,6 +29,7 @@ from measuring import markdown, operations_of
 from variants import KINDS, Variant, lived, plans_of
 
 from motorbabble.agents import Run
+from motorbabble.learning.spread import Spread
 from motorbabble.models.precision import Precision
 
 COUNTED = 4  # windows of an update whose operations are counted
@@ -130,8 +133,9 @@ def fitting(work: Callable[[], Any]) -> Any:
         return None
 
 
-def speed(device: str, extent: Extent, compiled: bool = False) -> dict[str, Any]:
+def speed(device: str, extent: Extent, compiled: bool = False, devices: int = 1) -> dict[str, Any]:
     found: dict[str, Any] = {"learning": {}, "imagining": {}}
+    how: dict[str, Any] = {"compile": compiled} | ({"learner_of": partial(Spread, processes=devices)} if devices > 1 else {})
     for preset in extent.presets:
         for kind in KINDS:
             counted = alive(kind, preset, COUNTED, device, extent, extent.side)
@@ -140,11 +144,12 @@ def speed(device: str, extent: Extent, compiled: bool = False) -> dict[str, Any]
             found |= {"precision": str(precision).removeprefix("torch."), "peak_teraflop_per_second": round(peak / 1e12, 3)}
             del counted
             for batch in extent.batches:
-                run = alive(kind, preset, batch, device, extent, extent.side, compile=compiled)
+                run = alive(kind, preset, batch, device, extent, extent.side, **how)
                 if batch == extent.batches[0]:
                     found["imagining"][f"{kind}_{preset}"] = imagining(run, extent)
-                numbers = fitting(lambda run=run, batch=batch, cost=per_window, peak=peak: learning(run, batch, cost, peak, extent))
+                numbers = fitting(lambda run=run, batch=batch, cost=per_window, peak=peak * devices: learning(run, batch, cost, peak, extent))
                 found["learning"][f"{kind}_{preset}_batch_{batch}"] = numbers
+                run.close()
                 del run
     return found
 
@@ -197,6 +202,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=64, help="pixels of a frame, for --parity")
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="the device's, for --parity")
     parser.add_argument("--compile", action="store_true", help="with what can be compiled compiled")
+    parser.add_argument("--devices", type=int, default=1, help="that each batch is spread over")
     chosen = parser.parse_args()
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         print("There is no CUDA device here; run it where there is one, or try --device cpu --quick.", file=sys.stderr)
@@ -209,13 +215,14 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d"),
         "quick": chosen.quick,
         "compile": chosen.compile,
+        "devices": chosen.devices,
     }
     if chosen.parity:
         told["parity"] = parity(chosen.device, extent, 32 if chosen.quick else chosen.side, chosen.precision, chosen.compile)
         print(table(told["parity"]), file=sys.stderr)
         print(json.dumps(told))
         return 0 if all(found["within_2_percent"] for found in told["parity"].values()) else 1
-    told |= speed(chosen.device, extent, chosen.compile)
+    told |= speed(chosen.device, extent, chosen.compile, chosen.devices)
     print(table(told["learning"]), file=sys.stderr)
     for model, found in told["imagining"].items():
         print(f"\n{model.replace('_', ' ')}, plans of {extent.steps} steps\n\n{table(found)}", file=sys.stderr)

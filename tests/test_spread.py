@@ -3,9 +3,11 @@
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
@@ -70,6 +72,17 @@ def apart(several: list[dict[str, float]], one: list[dict[str, float]]) -> float
     return max(abs(a[name] - b[name]) / max(1.0, abs(b[name])) for a, b in zip(several, one, strict=True) for name in b if math.isfinite(b[name]))
 
 
+def sockets_of(process: int) -> set[str]:
+    """The addresses of this machine at which it listens and speaks."""
+    opened = set()
+    for number in os.listdir(f"/proc/{process}/fd"):
+        with suppress(FileNotFoundError):
+            opened.add(os.readlink(f"/proc/{process}/fd/{number}"))
+    lines = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/{process}/net/{kind}").read_text().splitlines()[1:]]
+    found = [words[1].partition(":")[0] for words in lines if f"socket:[{words[9]}]" in opened]
+    return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) if len(address) == 8 else address for address in found}
+
+
 def test_two_processes_learn_what_one_learns_levels_and_all(monkeypatch):
     torch.set_num_threads(1)
     looks = list(seen(26))
@@ -103,6 +116,7 @@ def test_two_processes_learn_what_one_learns_levels_and_all(monkeypatch):
         assert apart([two.update(windows)], [one.update(windows)]) > 1e-4  # a helper that draws for itself would be noticed
         monkeypatch.setattr(_Helper, "tell", tell)
         [helper] = two.helpers
+        assert sockets_of(helper) == {"127.0.0.1"}
         began = time.monotonic()
         os.kill(helper, signal.SIGKILL)
         with pytest.raises(LearningError, match=r"a process that helps learning is gone \(killed by signal 9\)"):

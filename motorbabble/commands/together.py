@@ -1,5 +1,6 @@
 """Several processes of one command: started by torch's own launcher, tied together, stopped by one Ctrl+C."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ def joined(name: str) -> "Iterator[torch.device]":
     try:
         yield device
     finally:
+        gc.collect()  # what was tied to the group holds it, and its threads
         dist.destroy_process_group()
 
 

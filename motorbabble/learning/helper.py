@@ -3,6 +3,7 @@
 It is a plain Learner that remembers nothing and averages nothing. All chance is the first one's: the state of its generator comes with each message.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -57,11 +58,8 @@ def meet(device: torch.device, rank: int, processes: int, meeting: Path) -> None
 def _serve(pipe: Connection, inbox: "SimpleQueue[Any]") -> None:
     learner = _begin(pipe, *_next(inbox))
     frames: dict[int, np.ndarray] = {}
-    while True:
-        what, *told = _next(inbox)
-        if what == "end":
-            dist.destroy_process_group()
-            return
+    while (message := _next(inbox))[0] != "end":
+        what, *told = message
         if what == "load":
             load(learner, *told)
         elif what == "grow":
@@ -71,6 +69,9 @@ def _serve(pipe: Connection, inbox: "SimpleQueue[Any]") -> None:
             learner.retire()
         elif what == "update":
             _update(learner, frames, *told)
+    del learner
+    gc.collect()  # what was tied to the group holds it, and its threads
+    dist.destroy_process_group()
 
 
 def _next(inbox: "SimpleQueue[Any]") -> Any:

@@ -299,6 +299,8 @@ class Learner:
         if this_process()[1] > 1:
             gc.collect()  # the tie before this one, if there was one, would go on averaging
             partly = len(self.trained.spans) > 1 or not self.trained.uses_all_weights  # an update is of one level above 0 at most
+            if partly:  # and where one uses all, torch warns, unless there is a weight that none uses
+                self._losses.unused = nn.Parameter(torch.zeros(1, device=self.trained.device))
             self._losses = DistributedDataParallel(self._losses, find_unused_parameters=partly)
 
     def _of_all(self, losses: Mapping[str, Tensor]) -> dict[str, float]:

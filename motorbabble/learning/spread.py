@@ -10,6 +10,7 @@ the loopback only. A frame is sent to each of them once, when it is first drawn 
 """
 
 import atexit
+import gc
 import multiprocessing
 import tempfile
 import threading
@@ -124,6 +125,8 @@ class Spread(Learner):
         self._closed = True
         with suppress(OSError):
             self._tell("end")
+        vars(self).pop("_losses", None)
+        gc.collect()  # what was tied to the group holds it, and its threads
         if dist.is_initialized() and (not self._is_lost.is_set() or dist.get_backend() == "gloo"):  # NCCL would wait for the one that is lost
             dist.destroy_process_group()
         helpers.has_some = dist.is_initialized()

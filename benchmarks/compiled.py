@@ -15,9 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 import torch
-from measuring import Facts, best_product, flags, keep, kept, machine, markdown, operations_of, timed
+from measuring import Facts, best_product, by_model, flags, kept, markdown, operations_of, timed
 from variants import KINDS, Variant, each_action, lived
 
 from motorbabble.agents import Run
@@ -121,14 +122,10 @@ def main() -> None:
     chosen = flags(__doc__, "one tiny model, few updates", "the table", rounds=30)
     if chosen.show:
         return print(table(kept("compiled")["models"]))
-    told: Facts = {"machine": machine(chosen.threads), "models": {}}
-    for variant in COMPILED[:1] if chosen.quick else COMPILED:
-        told["models"][variant.name] = compiled(variant, chosen.threads, *((2, 2) if chosen.quick else (WARM, chosen.rounds)))
-        print(f"{variant} is measured", file=sys.stderr)
-    print(table(told["models"]), file=sys.stderr)
-    if not chosen.quick:
-        keep("compiled", told)
-    print(json.dumps(told))
+    warm, rounds = (2, 2) if chosen.quick else (WARM, chosen.rounds)
+    variants = COMPILED[:1] if chosen.quick else COMPILED
+    models = {one.name: partial(compiled, one, chosen.threads, warm, rounds) for one in variants}
+    by_model("compiled", chosen.threads, models, table, not chosen.quick)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,18 @@ def keep(section: str, found: Facts, results: Path = RESULTS) -> None:
 def kept(section: str, results: Path = RESULTS) -> Facts:
     """What that script found last."""
     return json.loads(results.read_text())[section]
+
+
+def by_model(section: str, threads: int, models: Mapping[str, Callable[[], Facts]], table: Callable[[Facts], str], writes: bool) -> None:
+    """Measure each model, say so, tell the table on stderr and all as a JSON line, and keep it where `writes`."""
+    told: Facts = {"machine": machine(threads), "models": {}}
+    for name, measure in models.items():
+        told["models"][name] = measure()
+        print(f"{name.replace('_', ' ')} is measured", file=sys.stderr)
+    print(table(told["models"]), file=sys.stderr)
+    if writes:
+        keep(section, told)
+    print(json.dumps(told))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -6,14 +6,12 @@ ratio of the last to each of the others, of the same round. The table of docs/pe
 found to the section `spread` of benchmarks/results.json, unless `--quick`; `--show` prints the table of what was found last.
 """
 
-import json
 import statistics
-import sys
 from contextlib import closing
 from functools import partial
 
 import torch
-from measuring import Facts, flags, keep, kept, machine, markdown, timed
+from measuring import Facts, by_model, flags, kept, markdown, timed
 from variants import KINDS, Variant, lived
 
 from motorbabble.learning.learner import Learner
@@ -69,14 +67,8 @@ def main() -> None:
     chosen = flags(__doc__, "one tiny model, few updates", "the table", rounds=20)
     if chosen.show:
         return print(table(kept("spread")["models"]))
-    told: Facts = {"machine": machine(2), "models": {}}
-    for variant in SPREAD[:1] if chosen.quick else SPREAD:
-        told["models"][variant.name] = work(variant, 3 if chosen.quick else chosen.rounds)
-        print(f"{variant} is measured", file=sys.stderr)
-    print(table(told["models"]), file=sys.stderr)
-    if not chosen.quick:
-        keep("spread", told)
-    print(json.dumps(told))
+    models = {one.name: partial(work, one, 3 if chosen.quick else chosen.rounds) for one in (SPREAD[:1] if chosen.quick else SPREAD)}
+    by_model("spread", 2, models, table, not chosen.quick)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ frames; milliseconds are measured without it. A table goes to stderr, one JSON l
 benchmarks/results.json, unless `--quick`; `--show` prints the table of what was found last.
 """
 
-import json
 import re
 import statistics
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from measuring import Facts, flags, keep, kept, machine, markdown, timed
+from measuring import Facts, by_model, flags, kept, markdown, timed
 from torch.profiler import ProfilerActivity, profile, record_function
 from variants import KINDS, Variant, each_action, lived
 
@@ -114,13 +113,9 @@ def main() -> None:
     if chosen.show:
         return print(table(kept("where_time_goes")["models"]))
     torch.set_num_threads(chosen.threads)
-    told: Facts = {"machine": machine(chosen.threads)}
     variants = [one for one in VARIANTS if not chosen.quick or one.side == 64]
-    told["models"] = {one.name: spent(one, chosen.threads, 2 if chosen.quick else chosen.times) for one in variants}
-    print(table(told["models"]), file=sys.stderr)
-    if not chosen.quick:
-        keep("where_time_goes", told)
-    print(json.dumps(told))
+    models = {one.name: partial(spent, one, chosen.threads, 2 if chosen.quick else chosen.times) for one in variants}
+    by_model("where_time_goes", chosen.threads, models, table, not chosen.quick)
 
 
 if __name__ == "__main__":

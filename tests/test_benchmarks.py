@@ -20,7 +20,7 @@ import in_turn
 import speed
 import spread
 import where_time_goes
-from measuring import RESULTS, best_product, keep, kept, machine, markdown, operations_of, timed
+from measuring import RESULTS, best_product, by_model, keep, kept, machine, markdown, operations_of, timed
 from variants import VARIANTS, Variant, each_action, lived
 
 from motorbabble.models import compiling
@@ -127,6 +127,17 @@ def test_compiling_is_measured_beside_the_same_uncompiled(monkeypatch):
     assert measured({name: value for name, value in found.items() if name != "seconds_to_compile"}) and found["seconds_to_compile"] > 0
     assert found["peak_fraction"] / found["compiled_peak_fraction"] == pytest.approx(found["compiled_update_ms"] / found["update_ms"], rel=0.3)
     assert f"| {SMALL[0]} |" in compiled.table({SMALL[0].name: found})
+
+
+# spread.py
+
+
+def test_spreading_is_measured_beside_one_process(capsys, monkeypatch):
+    found = spread.work(SMALL[0], 2)
+    assert measured(found) and found["to_one_core"] == pytest.approx(found["two_processes_ms"] / found["one_core_ms"], rel=0.3)
+    by_model("spread", 2, {SMALL[0].name: lambda: found}, spread.table, writes=False)
+    shown = capsys.readouterr()
+    assert f"| {SMALL[0]} |" in shown.err and json.loads(shown.out)["models"] == {SMALL[0].name: found}
 
 
 # growth.py

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_beside import gone
 
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Step
@@ -197,11 +198,16 @@ def kill(ray: Any, actor: Any) -> None:
     os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
 
 
+def helper_of(ray: Any, teacher: Any) -> int:
+    return ray.get(teacher.__ray_call__.remote(lambda self: self.learner.helpers[0]))
+
+
 @pytest.mark.parametrize("devices", [2, pytest.param(1, marks=pytest.mark.soak)])
 def test_two_robots_teach_one_learner_and_whoever_is_killed_is_replaced(ray, tmp_path, devices):
     with Fleet(recipe(tmp_path, steps=40), 2, devices=devices, **SMALL) as fleet:
         assert fleet.folder
         tape, acknowledged, said, killed = Tape(tmp_path / "sessions" / fleet.folder.parent.name, fleet.fleet, 1), 0, [], set()
+        helpers: list[int] = []
         for beat in fleet:
             said += [fleet.notes.pop(0) for _ in list(fleet.notes)]
             acknowledged = beat.steps if beat.robot == 1 else acknowledged
@@ -211,10 +217,12 @@ def test_two_robots_teach_one_learner_and_whoever_is_killed_is_replaced(ray, tmp
                 assert tape.extent()[1] >= acknowledged
             if "helper" not in killed and beat.robot == 0 and beat.steps >= 12 and devices > 1:
                 killed.add("helper")
-                os.kill(ray.get(fleet.teacher.__ray_call__.remote(lambda self: self.learner.helpers[0])), signal.SIGKILL)
+                os.kill(helper_of(ray, fleet.teacher), signal.SIGKILL)
             if "learner" not in killed and beat.robot == 0 and beat.steps >= 24:
                 killed.add("learner")
+                helpers += [helper_of(ray, fleet.teacher)] if devices > 1 else []
                 kill(ray, fleet.teacher)
+                assert all(map(gone, helpers))
         assert tape.extent()[1] == 40 and len(tape.sessions()) == 2
         assert "The actor of robot 1 was killed; another one goes on where its recordings end." in said
         whose = "The learner's actor was killed" if devices == 1 else "The learner's actor, or one of its helpers, was killed"

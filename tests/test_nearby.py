@@ -13,7 +13,7 @@ from test_latent import SMALL
 from motorbabble.errors import ConfigurationError
 from motorbabble.experience import Observation, Window
 from motorbabble.learning.learner import Learner, LearnerConfig
-from motorbabble.learning.nearby import NearbyFrames
+from motorbabble.learning.nearby import NearbyFrames, Slots
 from motorbabble.learning.replay import Remembered, Replay, ReplayConfig
 from motorbabble.world_models.base import Batch
 from motorbabble.world_models.latent import AutoencoderLatentPredictorWorldModelConfig, LatentWorldModel
@@ -92,6 +92,13 @@ def test_another_frame_that_got_a_forgotten_ones_id_is_not_mistaken_for_it():
     places[id(new)] = places.pop(id(old))  # as if `new` lay where `old` did
     found = near.gather([Remembered.of([new], none)], still)
     assert found is not None and bool((found == 2).all()) and len(near._slots) == 1
+
+
+def test_slots_are_no_more_than_the_most_frames_that_were_wanted_at_once():
+    slots, frames = Slots(), [np.full((2, 2, 3), value, np.uint8) for value in range(9)]
+    assert list(slots.fetch(frames[:5], 5)) == [0, 1, 2, 3, 4]
+    assert slots.fetch(frames[5:7], 3) == {0: frames[5], 1: frames[6]} and len(slots) == 5  # the first two had waited longest
+    assert slots.fetch(frames[2:7], 3) == {} and slots[frames[5]] == 0
 
 
 def test_learning_is_the_same_to_the_bit():

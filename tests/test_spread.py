@@ -139,6 +139,8 @@ def test_a_helper_that_fails_says_why_and_none_is_left():
             taught(learner, list(seen(3)))
         assert told.wait(5) and not lost[0][1]
     assert gone(helper)
+    with pytest.raises(ConfigurationError, match="closed"):
+        learner.update([])
 
 
 def test_what_cannot_be_spread_is_said():

@@ -41,7 +41,7 @@ class Slots:
         placed = {}
         for frame in new:  # whose id may have been that of one that was forgotten since
             slot = self._of.pop(id(frame), (len(self._of), None))[0]
-            if slot == most:
+            if slot >= most:
                 slot = self._of.popitem(last=False)[1][0]
             self._of[id(frame)] = (slot, weakref.ref(frame))
             placed[slot] = frame

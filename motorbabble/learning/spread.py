@@ -89,6 +89,8 @@ class Spread(Learner):
 
     def update(self, windows: list[Window], fresh: bool = False, background: np.ndarray | None = None, long: Long = None) -> dict[str, float]:
         """As a Learner's, given the whole batch. Raises what a helper failed with, or LearningError where one is gone."""
+        if self._closed:
+            raise ConfigurationError("this learner was closed, and its helpers are gone; make another one")
         mean = self.replay.background() if background is None else background
         shares = self._shares(windows)
         longs = [(long[0], share) for share in self._shares(long[1])] if long else [None] * len(shares)
@@ -238,6 +240,8 @@ def _frames(window: Window) -> Sequence[np.ndarray]:
 
 def _devices(model: WorldModel, config: LearnerConfig, processes: int) -> list[torch.device]:
     """One for each helper."""
+    if not dist.is_available() or model.device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"this torch spreads nothing over several {model.device.type} devices; learn on one, with a Learner")
     if dist.is_initialized():
         raise ConfigurationError(f"{dist.get_world_size()} processes learn together already; spread one learner at a time, in a process of its own")
     if processes < 2:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import Mock
@@ -47,6 +48,16 @@ def test_all_that_it_measures_is_there(run):
     for rows in told["imagining"].values():
         assert len(rows) == 4 and all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows.values())
     assert "| latent tiny batch 4 |" in done.err
+
+
+def test_batches_are_spread_over_as_many_devices_as_are_asked_for(run, monkeypatch):
+    import gpu
+
+    monkeypatch.setattr(gpu, "KINDS", ("latent",))
+    helped, learning = [], gpu.learning
+    monkeypatch.setattr(gpu, "learning", lambda run, *how: helped.append(len(run.learner.helpers)) or learning(run, *how))
+    found = gpu.speed("cpu", replace(gpu.QUICK, batches=(2,), plans=(2,), looks=1), devices=2)
+    assert helped == [1] and found["learning"]["latent_tiny_batch_2"]["samples_per_second"] > 0
 
 
 def test_the_same_device_is_on_a_par_with_itself(run):

@@ -54,7 +54,7 @@ def fleet(arguments: Sequence[str]) -> None:
     with interrupts() as stop:
         lives = Fleet(chosen.recipe, chosen.robots, name=chosen.recipe.name or f"{name}-fleet", stop=stop, **where)
         with lives:
-            spread = f" Each batch is spread over {chosen.devices} devices." if chosen.devices > 1 else ""
+            spread = f" The learner spreads each batch over {chosen.devices} processes." if chosen.devices > 1 else ""
             console.print(f"{chosen.robots} robots live; what is learned from all of them is saved in {lives.folder}.{spread}", highlight=False)
             said = 0.0
             for beat in lives:

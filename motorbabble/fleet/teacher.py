@@ -13,7 +13,6 @@ import copy
 import secrets
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -32,6 +31,7 @@ from motorbabble.fleet.replays import Replays
 from motorbabble.fleet.tape import Tape
 from motorbabble.learning.checkpoint import Checkpoints, Identity
 from motorbabble.learning.learner import Learner, LearnerConfig
+from motorbabble.learning.process import as_told
 from motorbabble.learning.spread import Spread
 from motorbabble.learning.state import counters_of, load_learned
 from motorbabble.learning.training import saved_learner
@@ -288,5 +288,5 @@ class Teacher:
 
     def _fail(self, error: BaseException) -> None:
         with self._told:
-            self.failed = (type(error).__name__, " ".join(str(error).split()), traceback.format_exc())
+            self.failed = as_told(error)
             self._told.notify_all()

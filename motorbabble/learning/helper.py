@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -23,7 +22,7 @@ import torch.distributed as dist
 
 from motorbabble.experience import Window
 from motorbabble.learning.learner import Learner, LearnerConfig
-from motorbabble.learning.process import TOLD, filled, listen, load
+from motorbabble.learning.process import TOLD, as_told, filled, listen, load
 from motorbabble.learning.replay import Remembered
 
 STUCK = timedelta(minutes=5)  # that one waits for the others within an update
@@ -40,7 +39,7 @@ def help_out(pipe: Connection) -> None:
         _serve(pipe, inbox)
     except BaseException as error:
         with suppress(OSError):
-            pipe.send((type(error).__name__, " ".join(str(error).split()), traceback.format_exc()))
+            pipe.send(as_told(error))
 
 
 def meet(device: torch.device, rank: int, processes: int, meeting: Path) -> None:

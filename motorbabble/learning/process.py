@@ -44,7 +44,12 @@ def main(pipe: Connection, board: Board) -> None:
         _serve(pipe, board, inbox)
     except BaseException as error:
         with suppress(OSError):
-            pipe.send(("failed", (type(error).__name__, " ".join(str(error).split()), traceback.format_exc()), 0))
+            pipe.send(("failed", as_told(error), 0))
+
+
+def as_told(error: BaseException) -> tuple[str, str, str]:
+    """An error that was just caught, as another process hears of it: its name, its words, where it came from."""
+    return type(error).__name__, " ".join(str(error).split()), "".join(traceback.format_exception(error))
 
 
 def listen(pipe: Connection, inbox: "SimpleQueue[Any]") -> None:

@@ -61,7 +61,7 @@ class Spread(Learner):
         when_lost: Callable[[MotorbabbleError, bool], None] = lambda error, killed: None,
     ):
         self._helpers: list[_Helper] = []
-        self._when_lost, self._is_lost, self._closed = when_lost, Flag(), False
+        self._when_lost, self._is_lost, self._is_broken, self._closed = when_lost, Flag(), False, False
         self._alike_after = -1  # updates: the helpers are what this one was then
         self._error: MotorbabbleError | None = None
         devices = _devices(world_model, config, processes)
@@ -129,7 +129,7 @@ class Spread(Learner):
             self._tell("end")
         vars(self).pop("_losses", None)
         gc.collect()  # what was tied to the group holds it, and its threads
-        if dist.is_initialized() and (not self._is_lost.is_set() or dist.get_backend() == "gloo"):  # NCCL would wait for the one that is lost
+        if dist.is_initialized() and (not self._is_broken or dist.get_backend() == "gloo"):  # NCCL might wait for ever
             dist.destroy_process_group()
         helpers.has_some = dist.is_initialized()
         for helper in self._helpers:
@@ -156,8 +156,9 @@ class Spread(Learner):
         try:
             with helpers.joined():
                 return act()
-        except (RuntimeError, OSError) as error:
-            if self._is_lost.wait(LEAVING) and self._error:
+        except BaseException as error:
+            self._is_broken = True
+            if isinstance(error, RuntimeError | OSError) and self._is_lost.wait(LEAVING) and self._error:
                 raise self._error from error
             raise
 
@@ -168,7 +169,7 @@ class Spread(Learner):
         if self._closed:
             return
         gone = max((helper for helper in self._helpers if helper.process.exitcode is not None), key=lambda helper: helper.signal)
-        self._error = gone.why()
+        self._error, self._is_broken = gone.why(), True
         self._is_lost.set()
         self._when_lost(self._error, bool(gone.signal))
 
